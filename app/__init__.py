@@ -1,0 +1,1 @@
+"""Harmonium: movie recommendations over REST from a restricted Boltzmann machine."""

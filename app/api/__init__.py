@@ -1,0 +1,1 @@
+"""HTTP only: schemas, routes and one table of errors. No SQL and no NumPy here."""

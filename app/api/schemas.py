@@ -1,0 +1,137 @@
+"""What several routes take and give."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import Query
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    model_validator,
+)
+
+from app.catalogue import YEARS
+from app.errors import FieldError, InvalidInput
+from app.identifiers import LONGEST, clean_id
+from app.settings import Settings
+
+Item = TypeVar("Item")
+
+MAX_BATCH = 10_000  # ratings in one request
+MAX_PROFILE = 10_000  # ratings that one list is folded in from
+MAX_LIMIT = 500  # movies in one list, items in one page
+
+# Clocks differ; a rating from further ahead is a mistake, and would win over every later one.
+AHEAD = timedelta(days=1)
+
+
+def _not_ahead(moment: datetime) -> datetime:
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if moment > datetime.now(UTC) + AHEAD:
+        raise ValueError("this time is in the future")
+    if moment.year < 1900:
+        raise ValueError("this time is before the year 1900")
+    return moment
+
+
+def _number(value: object) -> object:
+    """JSON numbers only: neither "5" nor true is a number of stars."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("stars are a number")
+    if isinstance(value, int) and abs(value) > 10**6:
+        raise ValueError("stars are out of range")
+    return float(value)
+
+
+_ID_SCHEMA = {
+    "anyOf": [{"type": "string", "minLength": 1, "maxLength": LONGEST}, {"type": "integer"}],
+}
+Id = Annotated[str, BeforeValidator(clean_id), WithJsonSchema(_ID_SCHEMA, mode="validation")]
+PathId = Annotated[
+    str,
+    BeforeValidator(clean_id),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": LONGEST}),
+]
+Stars = Annotated[
+    float,
+    BeforeValidator(_number),
+    Field(allow_inf_nan=False, examples=[4.5]),
+    WithJsonSchema({"type": "number", "description": "0.5 to 5.0 unless the service is set otherwise"}),
+]
+Moment = Annotated[datetime, AfterValidator(_not_ahead)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+Cursor = Annotated[str | None, Query(max_length=200, description="next_cursor of the page before")]
+Year = Annotated[int, Field(ge=YEARS.start, le=YEARS.stop - 1)]
+
+
+class Strict(BaseModel):
+    """A body that says what the route knows, and nothing else: a misspelt field is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(BaseModel, Generic[Item]):
+    items: list[Item]
+    next_cursor: str | None = Field(description="pass it as `cursor` for the next page; null at the end")
+
+
+class CountsView(BaseModel):
+    """What became of the rows; the five sum to the rows received."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    inserted: int
+    updated: int
+    unchanged: int
+    superseded: int = Field(description="an older rating of a pair that has a newer one")
+    rejected: int
+
+
+class GivenRating(Strict):
+    """A rating in a request that stores nothing: stars, or a plain like or dislike."""
+
+    movie_id: Id
+    stars: Stars | None = None
+    liked: StrictBool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_the_two(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (data.get("stars") is None) == (data.get("liked") is None):
+            raise ValueError("say either stars or liked")
+        return data
+
+
+def stars_by_movie(given: list[GivenRating], settings: Settings, name: str = "ratings") -> dict[str, float]:
+    """Movie id -> stars; of several ratings of a movie the last counts. A like is full stars.
+
+    Raises `InvalidInput` with the location of every rating whose stars are out of bounds.
+    """
+    check_stars([one.stars for one in given], settings, lambda n: f"{name}[{n}].stars")
+    return {
+        one.movie_id: one.stars
+        if one.stars is not None
+        else (settings.stars_max if one.liked else settings.stars_min)
+        for one in given
+    }
+
+
+def check_stars(stars: list[float | None], settings: Settings, location: Any) -> None:
+    """Refuse stars outside the settings' bounds, naming each by `location(position)`."""
+    mistakes = [
+        FieldError(location(position), f"stars lie between {settings.stars_min:g} and {settings.stars_max:g}")
+        for position, value in enumerate(stars)
+        if value is not None and not settings.stars_min <= value <= settings.stars_max
+    ]
+    if mistakes:
+        raise InvalidInput(
+            f"{mistakes[0].location}: {mistakes[0].message}; nothing was stored.", errors=mistakes
+        )
+
+
+Strategy = Literal["rbm", "blended", "popular"]

@@ -1,0 +1,177 @@
+"""The movies: upsert, search, filters.
+
+A movie that only ratings have named is a bare entry: an id with an empty title. Storing the movie later
+completes it, and every recommendation shows the title from then on.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Text, select, type_coerce
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app import cursors
+from app.database import in_parts
+from app.errors import NotFound
+from app.ratings import Counts
+from app.tables import Movie
+
+INSERT_ROWS = 1_000
+
+YEARS = range(1870, 2101)  # the first moving pictures, and announcements
+
+
+@dataclass(frozen=True)
+class MovieEntry:
+    """What a caller says about a movie; None leaves what is stored as it is."""
+
+    movie_id: str
+    title: str | None = None
+    year: int | None = None
+    genres: tuple[str, ...] | None = None
+    imdb_id: str | None = None
+    tmdb_id: str | None = None
+
+
+def fold(words: str) -> str:
+    """Without case and accents: what people type finds what the catalogue spells."""
+    decomposed = unicodedata.normalize("NFKD", words.casefold())
+    return "".join(character for character in decomposed if not unicodedata.combining(character))
+
+
+def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> Counts:
+    """Insert movies or complete and change those that are there.
+
+    Of several entries for one movie the later adds to the earlier; the earlier ones count as `superseded`.
+    """
+    merged: dict[str, dict[str, object]] = {}
+    for entry in entries:
+        said = {name: value for name, value in vars(entry).items() if value is not None}
+        merged[entry.movie_id] = merged.get(entry.movie_id, {}) | said
+    insert = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert
+    inserted = updated = 0
+    # In the order of the ids, so that two batches at once cannot wait for each other.
+    for part in in_parts(sorted(merged), INSERT_ROWS):
+        known = {
+            movie.movie_id: movie
+            for movie in session.scalars(select(Movie).where(Movie.movie_id.in_(part)).with_for_update())
+        }
+        missing = [_values(merged[movie_id]) for movie_id in part if movie_id not in known]
+        if missing:
+            created = [
+                {
+                    "title": "",
+                    "folded_title": "",
+                    "year": None,
+                    "genres": [],
+                    "imdb_id": None,
+                    "tmdb_id": None,
+                }
+                | values
+                | {"created_at": now, "updated_at": now}
+                for values in missing
+            ]
+            statement = insert(Movie.__table__).values(created).on_conflict_do_nothing()
+            made = set(session.scalars(statement.returning(Movie.__table__.c.movie_id)))
+            inserted += len(made)
+            lost = [movie_id for movie_id in part if movie_id not in known and movie_id not in made]
+            # Another writer was quicker: its row is there now, and is changed like any other.
+            for movie in session.scalars(select(Movie).where(Movie.movie_id.in_(lost)).with_for_update()):
+                known[movie.movie_id] = movie
+        for movie_id, movie in sorted(known.items()):
+            changes = {
+                name: value
+                for name, value in _values(merged[movie_id]).items()
+                if getattr(movie, name) != value
+            }
+            for name, value in changes.items():
+                setattr(movie, name, value)
+            if changes:
+                movie.updated_at = now
+                updated += 1
+        session.flush()
+    return Counts(
+        inserted=inserted,
+        updated=updated,
+        unchanged=len(merged) - inserted - updated,
+        superseded=len(entries) - len(merged),
+    )
+
+
+def get(session: Session, movie_id: str) -> Movie:
+    """One movie; `NotFound` when neither a catalogue nor a rating has named it."""
+    movie = session.scalar(select(Movie).where(Movie.movie_id == movie_id))
+    if movie is None:
+        raise NotFound(f"There is no movie {movie_id!r}.")
+    return movie
+
+
+def of_ids(session: Session, movie_ids: Sequence[str]) -> dict[str, Movie]:
+    """The movies that have these ids, by id."""
+    found: dict[str, Movie] = {}
+    for part in in_parts(sorted(set(movie_ids))):
+        for movie in session.scalars(select(Movie).where(Movie.movie_id.in_(part))):
+            found[movie.movie_id] = movie
+    return found
+
+
+def page(
+    session: Session,
+    *,
+    query: str = "",
+    genre: str | None = None,
+    year_from: int | None = None,
+    year_to: int | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> tuple[list[Movie], str | None]:
+    """Movies in which every word of the query begins a word of the title, oldest entry first."""
+    statement = select(Movie).order_by(Movie.movie_key).limit(limit + 1)
+    for word in fold(query).split():
+        pattern = "% " + _escaped(word) + "%"
+        statement = statement.where((" " + Movie.folded_title).like(pattern, escape="\\"))
+    for condition in _conditions(genre, year_from, year_to):
+        statement = statement.where(condition)
+    if cursor is not None:
+        (movie_key,) = cursors.read(cursor, 1)
+        statement = statement.where(Movie.movie_key > movie_key)
+    found = list(session.scalars(statement))
+    if len(found) <= limit:
+        return found, None
+    return found[:limit], cursors.make(found[limit - 1].movie_key)
+
+
+def matching_ids(
+    session: Session, *, genre: str | None, year_from: int | None, year_to: int | None
+) -> list[str]:
+    """The ids of every movie that passes the filters."""
+    return list(session.scalars(select(Movie.movie_id).where(*_conditions(genre, year_from, year_to))))
+
+
+def _values(said: dict[str, object]) -> dict[str, object]:
+    """What an entry says, as columns."""
+    values = dict(said)
+    if isinstance(genres := values.get("genres"), tuple):
+        values["genres"] = list(dict.fromkeys(genres))
+    if isinstance(title := values.get("title"), str):
+        values["folded_title"] = fold(title)
+    return values
+
+
+def _conditions(
+    genre: str | None, year_from: int | None, year_to: int | None
+) -> Iterator[ColumnElement[bool]]:
+    if genre is not None:
+        yield type_coerce(Movie.genres, Text).like(f"%|{_escaped(genre)}|%", escape="\\")
+    if year_from is not None:
+        yield Movie.year >= year_from
+    if year_to is not None:
+        yield Movie.year <= year_to
+
+
+def _escaped(words: str) -> str:
+    """Literally, in a LIKE pattern."""
+    return words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

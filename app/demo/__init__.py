@@ -1,0 +1,1 @@
+"""The bundled demo: a catalogue of well-known films and synthetic raters."""

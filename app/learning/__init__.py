@@ -1,0 +1,1 @@
+"""The restricted Boltzmann machine and what surrounds it: NumPy, SciPy and the standard library only."""

@@ -1,0 +1,154 @@
+"""The probability that a user likes a movie, given that they watch and rate it.
+
+The machine that ranks asks another question (will they watch it *and* like it?) and its numbers are far from
+calibrated for this one, so a logistic regression on two biases answers here, calibrated on ratings it has not
+seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from app.learning.preferences import Preferences
+
+PSEUDO_RATINGS = (
+    3.0  # average ratings that every user and every movie is thought to have besides the real ones
+)
+LARGEST_NEWTON_STEP = 2.0  # in log-odds; a full step can overshoot where the logistic curve is flat
+FOLD_IN_STEPS = 8  # Newton steps; the 1-dimensional problem is concave and converges in 4 or 5
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BiasLogistic:
+    """log-odds of liking = intercept + user's bias + movie's bias.
+
+    Fitted by maximum likelihood, with a prior on each bias worth `pseudo_ratings` ratings that came out as
+    the average rating does. A user's bias is not stored: it is folded in from whatever ratings are given.
+
+    Attributes:
+        intercept: log-odds of the share of liked ratings.
+        movie_bias: float64 of shape (n_movies,); 0 where nobody rated.
+        pseudo_ratings: weight of the prior, in ratings.
+    """
+
+    intercept: float
+    movie_bias: Vector
+    pseudo_ratings: float = PSEUDO_RATINGS
+
+    @classmethod
+    def fit(
+        cls,
+        preferences: Preferences,
+        *,
+        pseudo_ratings: float = PSEUDO_RATINGS,
+        tolerance: float = 0.01,
+        most_rounds: int = 50,
+    ) -> Self:
+        """Alternate Newton steps for all users and for all movies until no bias moves.
+
+        Args:
+            preferences: the ratings to fit.
+            pseudo_ratings: weight of the prior on each bias.
+            tolerance: largest last change of a bias, in log-odds.
+            most_rounds: stop after so many rounds in any case.
+        """
+        users, movies, liked = preferences.users, preferences.indices, preferences.liked.astype(np.float64)
+        n_liked = liked.sum()
+        intercept = float(np.log(n_liked + 0.5) - np.log(liked.size - n_liked + 0.5))
+        user_bias, movie_bias = np.zeros(preferences.n_users), np.zeros(preferences.n_movies)
+        for _ in range(most_rounds):
+            moved = 0.0
+            for bias, owner in ((user_bias, users), (movie_bias, movies)):
+                predicted = expit(intercept + user_bias[users] + movie_bias[movies])
+                step = _newton_step(bias, owner, liked, predicted, intercept, pseudo_ratings)
+                bias += step
+                moved = max(moved, float(np.abs(step).max(initial=0.0)))
+            if moved < tolerance:
+                break
+        return cls(intercept, movie_bias, pseudo_ratings)
+
+    def user_bias(self, preferences: Preferences) -> Vector:
+        """The bias that explains each user's ratings best, shape (n_users,); 0 without ratings."""
+        users, liked = preferences.users, preferences.liked.astype(np.float64)
+        offset = self.intercept + self.movie_bias[preferences.indices]
+        bias = np.zeros(preferences.n_users)
+        for _ in range(FOLD_IN_STEPS):
+            predicted = expit(offset + bias[users])
+            bias += _newton_step(bias, users, liked, predicted, self.intercept, self.pseudo_ratings)
+        return bias
+
+    def log_odds(self, preferences: Preferences, columns: NDArray[np.integer[Any]] | None = None) -> Vector:
+        """Log-odds that each user likes each movie (or each of the chosen columns), if they rate it.
+
+        Args:
+            preferences: what is known of the users.
+            columns: m movie columns; None for all.
+
+        Returns:
+            Shape (n_users, m or n_movies).
+        """
+        movie_bias = self.movie_bias if columns is None else self.movie_bias[columns]
+        return self.intercept + self.user_bias(preferences)[:, None] + movie_bias
+
+
+def _newton_step(
+    bias: Vector,
+    owner: NDArray[np.integer[Any]],
+    liked: Vector,
+    predicted: Vector,
+    intercept: float,
+    pseudo_ratings: float,
+) -> Vector:
+    """One Newton step of every bias at once; `owner` says which bias each rating belongs to."""
+    average, own = expit(intercept), expit(intercept + bias)
+    slope = np.bincount(owner, liked - predicted, bias.size) + pseudo_ratings * (average - own)
+    curvature = np.bincount(owner, predicted * (1 - predicted), bias.size) + pseudo_ratings * own * (1 - own)
+    # The floor is for biases so extreme that their curvature underflows.
+    step: Vector = np.clip(slope / np.maximum(curvature, 1e-9), -LARGEST_NEWTON_STEP, LARGEST_NEWTON_STEP)
+    return step
+
+
+@dataclass(frozen=True)
+class PlattScaling:
+    """Calibration of log-odds x to the probability sigmoid(slope * x + intercept) (Platt, 1999).
+
+    Attributes:
+        slope: positive, so that calibration never changes an order.
+        intercept: in log-odds.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @classmethod
+    def fit(cls, log_odds: Vector, liked: NDArray[np.bool_]) -> Self:
+        """Newton's method on outcomes that the log-odds were not fitted to.
+
+        A prior of one unit precision at slope 1, intercept 0 keeps a handful of outcomes from saying much.
+
+        Args:
+            log_odds: shape (n,).
+            liked: what came out, shape (n,).
+        """
+        parameters = np.array([1.0, 0.0])
+        inputs = np.stack([log_odds, np.ones_like(log_odds)], axis=1)  # (n, 2)
+        for _ in range(50):
+            predicted = expit(inputs @ parameters)
+            slope = inputs.T @ (liked - predicted) - (parameters - [1.0, 0.0])
+            curvature = (inputs * (predicted * (1 - predicted))[:, None]).T @ inputs + np.eye(2)
+            step = np.clip(np.linalg.solve(curvature, slope), -1.0, 1.0)
+            parameters += step
+            if np.abs(step).max() < 1e-8:
+                break
+        return cls(max(float(parameters[0]), 0.01), float(parameters[1]))
+
+    def probability(self, log_odds: Vector) -> NDArray[np.float32]:
+        """Calibrated probabilities in the shape of the log-odds."""
+        return expit(self.slope * log_odds + self.intercept).astype(np.float32)

@@ -1,0 +1,144 @@
+"""All that serving needs of one model version: a machine that ranks and a regression that judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.learning.configuration import TrainingConfiguration
+from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.preferences import RatingRows
+from app.learning.ranking import blended
+from app.learning.rbm import RBM, Dense
+from app.learning.visible_design import DESIGNS, VisibleDesign
+from app.learning.vocabulary import Vocabulary
+
+BLOCK_ENTRIES = 4_000_000  # visible units worked on at once; 16 MB of float32
+
+
+@dataclass(frozen=True, eq=False)
+class Machines:
+    """A trained result, immutable; it takes anyone's ratings as `RatingRows` over its vocabulary's columns.
+
+    Attributes:
+        vocabulary: the movies, in the order of the columns.
+        configuration: the resolved settings of the training run.
+        rbm: the machine that ranks.
+        mean_length: mean number of ratings of the users it was trained with.
+        judge: log-odds of liking, given watched and rated.
+        calibration: from the judge's log-odds to probabilities.
+        n_users: number of users it was trained with.
+        popularity: int64 of shape (n_movies,); ratings of each movie in training.
+        likes: int64 of shape (n_movies,); those that reached `configuration.rank_liked_at_least`.
+    """
+
+    vocabulary: Vocabulary
+    configuration: TrainingConfiguration
+    rbm: RBM
+    mean_length: float
+    judge: BiasLogistic
+    calibration: PlattScaling
+    n_users: int
+    popularity: NDArray[np.int64]
+    likes: NDArray[np.int64]
+
+    @property
+    def liked_at_least(self) -> float:
+        """Stars from which a movie counts as liked in `like_probability`."""
+        return self.configuration.liked_at_least
+
+    @property
+    def n_movies(self) -> int:
+        """Number of movies in the vocabulary."""
+        return len(self.vocabulary)
+
+    @property
+    def n_hidden(self) -> int:
+        """Number of hidden units of the machine that ranks."""
+        return self.rbm.n_hidden
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take, in bytes."""
+        return self.rbm.nbytes + self.judge.movie_bias.nbytes + self.popularity.nbytes + self.likes.nbytes
+
+    @property
+    def design(self) -> VisibleDesign:
+        """The visible layer of the machine that ranks."""
+        return DESIGNS[self.configuration.design]
+
+    def fold_in(self, rows: RatingRows) -> Dense:
+        """The hidden probabilities that each user's ratings give rise to.
+
+        The visible-to-hidden input is scaled by (mean length / the user's length) ** power. The machine has
+        only seen complete rows, and would read a short one as a person who turned everything else down.
+
+        Returns:
+            float32 of shape (n_users, n_hidden).
+        """
+        self._check(rows)
+        threshold = self.configuration.rank_liked_at_least
+        assert threshold is not None  # noqa: S101 - for mypy: training resolves it
+        scale = (self.mean_length / np.maximum(rows.lengths, 1)) ** self.configuration.fold_in_length_power
+        units = self.design.units(rows.preferences(threshold))
+        return self.rbm.hidden_probability(units, scale.astype(np.float32))
+
+    def scores(self, rows: RatingRows) -> NDArray[np.float32]:
+        """What each user's movies are ranked by; movies already rated are scored like all others.
+
+        It is the sum of the log-probabilities of the movie's units after fold-in: log P(rated) + log P(liked)
+        of the joint design, log P(liked) of the others.
+
+        Args:
+            rows: the users' ratings; an empty row is allowed.
+
+        Returns:
+            float32 of shape (n_users, n_movies), comparable within these machines only.
+        """
+        hidden = self.fold_in(rows)
+        result = np.empty((rows.n_users, self.n_movies), np.float32)
+        block = max(1, BLOCK_ENTRIES // self.rbm.n_visible)
+        for start in range(0, rows.n_users, block):
+            chosen = slice(start, start + block)
+            result[chosen] = self.design.scores(self.rbm.visible_input(hidden[chosen]))
+        return result
+
+    def blended_scores(self, rows: RatingRows) -> NDArray[np.float32]:
+        """What lists are made from: `scores` and `popularity_scores`, blended by each user's evidence.
+
+        Returns:
+            float32 of shape (n_users, n_movies).
+        """
+        return blended(self.scores(rows), self.popularity_scores(), rows.lengths)
+
+    def like_probability(
+        self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.float32]:
+        """P(stars >= liked_at_least), calibrated, given that the user watches and rates the movie.
+
+        Args:
+            rows: the users' ratings; an empty row gives the average user's answer.
+            columns: m movie columns; None for all.
+
+        Returns:
+            float32 of shape (n_users, m or n_movies).
+        """
+        self._check(rows)
+        preferences = rows.preferences(self.liked_at_least)
+        return self.calibration.probability(self.judge.log_odds(preferences, columns))
+
+    def popularity_scores(self) -> NDArray[np.float32]:
+        """What movies are ranked by when nothing is known of a user, shape (n_movies,).
+
+        log P(rated) + log P(liked) by the shares of all users: what a joint machine without any weights
+        would say, and so on its scale. In the positive design, which has the second part only, log P(liked).
+        """
+        result = self.design.popularity_scores(self.popularity, self.likes, self.n_users)
+        return result.astype(np.float32)
+
+    def _check(self, rows: RatingRows) -> None:
+        if rows.n_movies != self.n_movies:
+            raise ValueError(f"the rows have {rows.n_movies} movies, the vocabulary has {self.n_movies}")

@@ -1,0 +1,160 @@
+"""How good a ranking or a probability is. Every ranking metric gives one number for each user.
+
+A ranking comes in as `hits` of shape (n_users, depth): whether the movie at each rank is relevant to the
+user, best rank first, and `n_relevant` of shape (n_users,): how many relevant movies there are in all. Users
+without any have no defined value and get NaN; the intervals below and NumPy's nanmean leave them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.learning.preferences import RatingRows
+
+Vector = NDArray[np.float64]
+Hits = NDArray[np.bool_]
+Counts = NDArray[np.integer[Any]]
+
+
+def hits_of(ranked: NDArray[np.integer[Any]], relevant: RatingRows) -> Hits:
+    """Which ranked movies are relevant.
+
+    Args:
+        ranked: columns, best first, shape (n_users, depth); -1 where there is none.
+        relevant: the same users' relevant movies; the stars do not matter.
+
+    Returns:
+        bool of shape (n_users, depth).
+    """
+    rows = np.arange(relevant.n_users)[:, None]
+    cells = np.where(ranked < 0, -1, rows * relevant.n_movies + ranked)
+    return np.isin(cells, relevant.users * relevant.n_movies + relevant.indices)
+
+
+def ndcg_at(hits: Hits, n_relevant: Counts, k: int = 10) -> Vector:
+    """Normalised discounted cumulative gain with binary relevance, shape (n_users,).
+
+    sum over hits at rank r <= k of 1 / log2(r + 1), divided by what the best possible ranking would have.
+    """
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.concatenate(([0.0], np.cumsum(discount)))[np.minimum(n_relevant, k)]
+    return _ratio(hits[:, :k] @ discount[: hits.shape[1]], ideal)
+
+
+def precision_at(hits: Hits, n_relevant: Counts, k: int = 10) -> Vector:
+    """Share of the first k ranks that are relevant, shape (n_users,); an empty rank counts as a miss."""
+    return np.where(np.asarray(n_relevant) > 0, hits[:, :k].sum(axis=1) / k, np.nan)
+
+
+def recall_at(hits: Hits, n_relevant: Counts, k: int = 10) -> Vector:
+    """Share of the relevant movies that are among the first k, shape (n_users,)."""
+    return _ratio(hits[:, :k].sum(axis=1), n_relevant)
+
+
+def average_precision(hits: Hits, n_relevant: Counts) -> Vector:
+    """Mean over the relevant movies of the precision at their rank; 0 for those not ranked. Shape (n_users,).
+
+    Its mean over users is MAP.
+    """
+    precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    return _ratio((precision * hits).sum(axis=1), n_relevant)
+
+
+def reciprocal_rank(hits: Hits, n_relevant: Counts) -> Vector:
+    """1 / rank of the first relevant movie, 0 if none is ranked. Shape (n_users,)."""
+    first = np.where(hits.any(axis=1), 1 / (1 + hits.argmax(axis=1)), 0.0)
+    return np.where(np.asarray(n_relevant) > 0, first, np.nan)
+
+
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Vector:
+    """The quotient, NaN where the denominator is 0."""
+    result = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=np.asarray(denominator) > 0)
+    return result
+
+
+def auc(outcome: NDArray[np.bool_], score: NDArray[np.floating[Any]]) -> float:
+    """Probability that a positive scores above a negative, ties counting half. NaN with one class only.
+
+    Args:
+        outcome: shape (n,).
+        score: shape (n,).
+    """
+    outcome = np.asarray(outcome, dtype=np.bool_)
+    n_positive = int(outcome.sum())
+    n_negative = outcome.size - n_positive
+    if not n_positive or not n_negative:
+        return float("nan")
+    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(count) - (count - 1) / 2  # of each group of equal scores, from 1
+    rank_sum = mean_rank[group[outcome]].sum()
+    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def brier(outcome: NDArray[np.bool_], probability: NDArray[np.floating[Any]]) -> float:
+    """Mean squared difference of probability and outcome; lower is better."""
+    return float(np.square(np.asarray(probability, np.float64) - outcome).mean())
+
+
+def expected_calibration_error(
+    outcome: NDArray[np.bool_], probability: NDArray[np.floating[Any]], bins: int = 15
+) -> float:
+    """Mean gap between predicted probability and observed share, over bins of equal mass.
+
+    Args:
+        outcome: shape (n,).
+        probability: shape (n,).
+        bins: number of bins; each holds n / bins predictions, give or take one.
+    """
+    order = np.argsort(probability, kind="stable")
+    surplus = np.asarray(probability, np.float64)[order] - np.asarray(outcome, np.float64)[order]
+    return float(sum(abs(part.sum()) for part in np.array_split(surplus, bins)) / surplus.size)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with a confidence interval.
+
+    Attributes:
+        mean: of the values that are defined.
+        low: lower end.
+        high: upper end.
+        n: number of values that are defined.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def normal_interval(values: NDArray[np.floating[Any]], z: float = 1.96) -> Interval:
+    """The mean, give or take z standard errors (1.96: 95 %); NaN values are left out."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(values.mean())
+    error = z * float(values.std(ddof=1)) / values.size**0.5 if values.size > 1 else float("inf")
+    return Interval(mean, mean - error, mean + error, values.size)
+
+
+def bootstrap_interval(
+    values: NDArray[np.floating[Any]],
+    rng: np.random.Generator,
+    *,
+    level: float = 0.95,
+    resamples: int = 2_000,
+) -> Interval:
+    """The mean, and the central `level` of the means of resamples; NaN values are left out."""
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not values.size:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    means = np.array([rng.choice(values, values.size).mean() for _ in range(resamples)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high), values.size)

@@ -1,0 +1,230 @@
+"""Machines as one block of bytes: an uncompressed `.npz` that is checked completely before it is believed.
+
+Nothing in it is ever executed: no pickled objects, strings as UTF-8 bytes with offsets, scalars as JSON.
+The same machines always give the same bytes, so a digest identifies them.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import re
+import zipfile
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.learning.configuration import TrainingConfiguration
+from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.machines import Machines
+from app.learning.rbm import RBM
+from app.learning.visible_design import DESIGNS
+from app.learning.vocabulary import Vocabulary
+
+FORMAT = 1  # raised by every change that an older reader would misread
+KIND = "harmonium machines"
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip file can hold; a real one would change the bytes
+
+Array: TypeAlias = NDArray[Any]
+Reason: TypeAlias = Literal["torn", "foreign", "newer format", "wrong shape", "not finite", "inconsistent"]
+
+_ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
+    "header": ("|u1", 1),
+    "movie_id_bytes": ("|u1", 1),
+    "movie_id_offsets": ("<i8", 1),
+    "weights": ("<f4", 2),
+    "visible_bias": ("<f4", 1),
+    "hidden_bias": ("<f4", 1),
+    "judge_movie_bias": ("<f8", 1),
+    "popularity": ("<i8", 1),
+    "likes": ("<i8", 1),
+}
+
+# The head of an array as NumPy writes it. NumPy's own reader parses it as Python and fails in many ways.
+_ARRAY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([^']{1,9})', 'fortran_order': (True|False), "
+    rb"'shape': \(([0-9]{1,15},(?: ?[0-9]{1,15})?)\), \} *\n",
+    re.DOTALL,
+)
+
+
+class UnreadableModelFile(ValueError):
+    """These bytes are not machines that this version of Harmonium can load; the message says why.
+
+    Attributes:
+        reason: `torn` (cut short or altered), `foreign` (something else, pickled or compressed arrays
+            included), `newer format`, `wrong shape` (or dtype), `not finite` or `inconsistent` (values that
+            do not go together).
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"unreadable model file ({reason}): {detail}")
+        self.reason = reason
+
+
+def dump(machines: Machines) -> bytes:
+    """The machines as bytes for `load`."""
+    encoded = [movie_id.encode() for movie_id in machines.vocabulary.movie_ids]
+    header = {
+        "kind": KIND,
+        "format": FORMAT,
+        "configuration": machines.configuration.as_dict(),
+        "mean_length": machines.mean_length,
+        "n_users": machines.n_users,
+        "judge": {"intercept": machines.judge.intercept, "pseudo_ratings": machines.judge.pseudo_ratings},
+        "calibration": {"slope": machines.calibration.slope, "intercept": machines.calibration.intercept},
+    }
+    arrays = {
+        "header": np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8),
+        "movie_id_bytes": np.frombuffer(b"".join(encoded), np.uint8),
+        "movie_id_offsets": np.cumsum([0, *map(len, encoded)]),
+        "weights": machines.rbm.weights,
+        "visible_bias": machines.rbm.visible_bias,
+        "hidden_bias": machines.rbm.hidden_bias,
+        "judge_movie_bias": machines.judge.movie_bias,
+        "popularity": machines.popularity,
+        "likes": machines.likes,
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, (dtype, _) in _ARRAYS.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", _TIMESTAMP), "w", force_zip64=True) as member:
+                array = np.ascontiguousarray(arrays[name], dtype=dtype)
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def load(data: bytes) -> Machines:
+    """The machines that `dump` wrote.
+
+    Raises:
+        UnreadableModelFile: whatever is wrong with the bytes.
+    """
+    arrays = _arrays(data)
+    header = _header(arrays["header"])
+    try:
+        configuration = TrainingConfiguration.from_dict(dict(header["configuration"]))
+        judge, calibration = header["judge"], header["calibration"]
+        machines = Machines(
+            vocabulary=_vocabulary(arrays["movie_id_bytes"], arrays["movie_id_offsets"]),
+            configuration=configuration,
+            rbm=RBM(arrays["weights"], arrays["visible_bias"], arrays["hidden_bias"]),
+            mean_length=_finite(header["mean_length"]),
+            judge=BiasLogistic(
+                _finite(judge["intercept"]), arrays["judge_movie_bias"], _finite(judge["pseudo_ratings"])
+            ),
+            calibration=PlattScaling(_finite(calibration["slope"]), _finite(calibration["intercept"])),
+            n_users=int(header["n_users"]),
+            popularity=arrays["popularity"],
+            likes=arrays["likes"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, UnreadableModelFile):
+            raise
+        raise UnreadableModelFile("inconsistent", f"{type(error).__name__}: {error}") from error
+    _check(machines)
+    return machines
+
+
+def _arrays(data: bytes) -> dict[str, Array]:
+    """Every expected array, of the expected dtype and as large as it says; nothing else is in the file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {member.filename: member for member in archive.infolist()}
+            if "header.npy" not in members:
+                raise UnreadableModelFile("foreign", "a zip file without the header of a model file")
+            # A file of a newer format may hold other arrays, so its number is looked at before they are.
+            _header(_array(archive, members["header.npy"], "header"))
+            if sorted(members) != sorted(f"{name}.npy" for name in _ARRAYS):
+                raise UnreadableModelFile("wrong shape", f"the file holds {', '.join(sorted(members))}")
+            return {name: _array(archive, members[f"{name}.npy"], name) for name in _ARRAYS}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise UnreadableModelFile("torn", f"{len(data)} bytes; {error}") from error
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Array:
+    if member.compress_type != zipfile.ZIP_STORED:  # a few bytes could stand for gigabytes
+        raise UnreadableModelFile("foreign", f"{member.filename} is compressed")
+    with archive.open(member) as file:
+        content = file.read()  # as long as in the file at most, and its checksum is right
+    dtype, dimensions = _ARRAYS[name]
+    found = _ARRAY_HEADER.match(content)
+    if found is None:
+        raise UnreadableModelFile("foreign", f"{member.filename} does not start as an array does")
+    found_dtype, fortran_order, lengths = (text.decode("latin-1") for text in found.groups())
+    if "O" in found_dtype:
+        raise UnreadableModelFile("foreign", f"{member.filename} holds pickled objects")
+    shape = tuple(int(length) for length in lengths.split(",") if length.strip())
+    if found_dtype != dtype or fortran_order != "False" or len(shape) != dimensions:
+        raise UnreadableModelFile("wrong shape", f"{member.filename}: shape ({lengths}), dtype {found_dtype}")
+    if len(content) - found.end() != math.prod(shape) * np.dtype(dtype).itemsize:
+        raise UnreadableModelFile(
+            "wrong shape", f"{member.filename} claims shape {shape} in {len(content)} bytes"
+        )
+    return np.frombuffer(content, dtype, offset=found.end()).reshape(shape)
+
+
+def _header(array: Array) -> dict[str, Any]:
+    try:
+        header = json.loads(array.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise UnreadableModelFile("foreign", f"the header is no JSON: {error}") from error
+    if not isinstance(header, dict) or header.get("kind") != KIND:
+        raise UnreadableModelFile("foreign", "the header names another kind of file")
+    found = header.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise UnreadableModelFile(
+            "newer format", f"it has format {found}, this Harmonium reads up to {FORMAT}; upgrade Harmonium"
+        )
+    if found != FORMAT:
+        raise UnreadableModelFile("foreign", f"there is no format {found!r}")
+    return header
+
+
+def _vocabulary(encoded: Array, offsets: Array) -> Vocabulary:
+    if not offsets.size or offsets[0] != 0 or offsets[-1] != encoded.size or (np.diff(offsets) < 0).any():
+        raise UnreadableModelFile("inconsistent", "the offsets of the movie ids do not fit their bytes")
+    content = encoded.tobytes()
+    bounds = offsets.tolist()
+    return Vocabulary([content[start:end].decode() for start, end in itertools.pairwise(bounds)])
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UnreadableModelFile("not finite", f"{value!r} stands where a number should")
+    return float(value)
+
+
+def _check(machines: Machines) -> None:
+    """That the parts fit one another and every number is one."""
+    n_movies, configuration = machines.n_movies, machines.configuration
+    expected = {
+        "visible units": (machines.rbm.n_visible, DESIGNS[configuration.design].n_visible(n_movies)),
+        "hidden units": (machines.n_hidden, configuration.hidden_units),
+        "judge_movie_bias": (machines.judge.movie_bias.size, n_movies),
+        "popularity": (machines.popularity.size, n_movies),
+        "likes": (machines.likes.size, n_movies),
+    }
+    for what, (found, wanted) in expected.items():
+        if found != wanted:
+            raise UnreadableModelFile("wrong shape", f"{what}: {found} where {wanted} are expected")
+    if configuration.rank_liked_at_least is None:
+        raise UnreadableModelFile("inconsistent", "the configuration is not resolved")
+    arrays = {
+        "weights": machines.rbm.weights,
+        "visible_bias": machines.rbm.visible_bias,
+        "hidden_bias": machines.rbm.hidden_bias,
+        "judge_movie_bias": machines.judge.movie_bias,
+    }
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UnreadableModelFile("not finite", f"{name} holds NaN or infinity")
+    popularity, likes = machines.popularity, machines.likes
+    counts_fit = ((likes >= 0) & (likes <= popularity) & (popularity <= machines.n_users)).all()
+    if not counts_fit or machines.n_users < 1:
+        raise UnreadableModelFile("inconsistent", "the counts of users, ratings and likes do not fit")
+    if machines.mean_length <= 0 or machines.judge.pseudo_ratings <= 0 or machines.calibration.slope <= 0:
+        raise UnreadableModelFile("inconsistent", "a number that must be positive is not")

@@ -1,0 +1,63 @@
+"""The web application: `create_app` puts the parts together; nothing is built at import."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from threadpoolctl import threadpool_limits
+
+from app.api import admin, imports, movies, problems, ratings, recommendations, system
+from app.api.body_limit import BodyLimit
+from app.api.telemetry import RequestTelemetry, Telemetry
+from app.database import Database
+from app.model_registry import ActiveMachines
+from app.settings import Settings
+
+DESCRIPTION = """\
+Movie recommendations from a restricted Boltzmann machine. Ratings are folded into the hidden layer on every
+request: a rating counts on the next one, without retraining.
+
+Errors are `application/problem+json` (RFC 9457). With API keys, send `Authorization: Bearer KEY`.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service over a migrated database; its connections open with the first request."""
+    database = Database.from_settings(settings)
+    active_machines = ActiveMachines(database, poll_seconds=settings.version_poll_seconds)
+    telemetry = Telemetry()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Requests run side by side in threads: a second BLAS thread for each only makes them wait (measured
+        # in docs/benchmarks.md).
+        with threadpool_limits(limits=1):
+            await run_in_threadpool(active_machines.start)
+            yield
+            app.state.stopping.set()
+            await run_in_threadpool(active_machines.stop)
+            database.close()
+
+    app = FastAPI(
+        title="Harmonium",
+        version=version("harmonium"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # api/system.py has a page that needs no other server
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    app.state.active_machines = active_machines
+    app.state.telemetry = telemetry
+    app.state.stopping = threading.Event()
+    problems.install(app)
+    app.add_middleware(BodyLimit, limit=settings.body_limit, exempt=frozenset({imports.PATH}))
+    app.add_middleware(RequestTelemetry, telemetry=telemetry)
+    for part in (recommendations, ratings, movies, imports, admin, system):
+        app.include_router(part.router)
+    app.mount(system.DOCS_FILES, system.docs_files())
+    return app

@@ -1,0 +1,105 @@
+"""Every route of the OpenAPI document asks for the key that the contract says."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app import access, logs
+from app.database import Database
+from app.main import create_app
+from app.settings import Settings
+
+OPEN = {"/health/live", "/health/ready"}
+
+
+@pytest.fixture
+def secrets(database: Database) -> dict[str, str]:
+    with database.writing() as session:
+        return {role: access.create(session, role, role)[1] for role in access.ROLES}
+
+
+def routes(application: FastAPI) -> list[tuple[str, str]]:
+    document: dict[str, Any] = application.openapi()
+    return [
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+        if path not in OPEN
+    ]
+
+
+def needed_role(method: str, path: str) -> access.Role:
+    if path.startswith("/v1/admin"):
+        return "admin"
+    reading_posts = {"/v1/recommendations", "/v1/predictions"}
+    return "read" if method == "GET" or path in reading_posts else "write"
+
+
+def call(client: TestClient, method: str, path: str, secret: str | None) -> int:
+    url = path.format(user="u", movie="m", run=1, version=1, job=1, key=99, import_id=1)
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    return client.request(method, url, headers=headers).status_code
+
+
+def test_every_route_wants_its_role(
+    client: TestClient, application: FastAPI, secrets: dict[str, str]
+) -> None:
+    found = routes(application)
+    assert len(found) > 20
+    for method, path in found:
+        assert call(client, method, path, None) == 401, (method, path)
+        assert call(client, method, path, "hm_wrong") == 401, (method, path)
+        needed = needed_role(method, path)
+        for role, secret in secrets.items():
+            status = call(client, method, path, secret)
+            allowed = access.allows(role, needed)
+            assert (status not in (401, 403)) == allowed, (method, path, role, status)
+
+
+def test_probes_and_documents_are_open(client: TestClient, secrets: dict[str, str]) -> None:
+    for path in ("/health/live", "/health/ready", "/docs", "/openapi.json"):
+        assert client.get(path).status_code == 200, path
+
+
+def test_a_refusal_is_a_problem_and_names_the_scheme(client: TestClient, secrets: dict[str, str]) -> None:
+    answer = client.get("/v1/popular")
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert answer.headers["content-type"] == "application/problem+json"
+    lesser = client.post("/v1/admin/retrain", headers={"Authorization": f"Bearer {secrets['read']}"})
+    assert lesser.status_code == 403
+    assert "admin" in lesser.json()["detail"]
+
+
+def test_a_public_address_is_never_open(settings: Settings) -> None:
+    public = create_app(settings.model_copy(update={"host": "0.0.0.0"}))  # noqa: S104
+    with TestClient(public, base_url="http://127.0.0.1") as client:
+        assert client.get("/v1/popular").status_code == 401
+        assert client.get("/health/live").status_code == 200
+
+
+def test_without_keys_a_foreign_name_for_this_machine_is_refused(application: FastAPI) -> None:
+    with TestClient(application, base_url="http://evil.example") as client:
+        assert client.get("/v1/popular").status_code == 403
+    with TestClient(application, base_url="http://localhost:8000") as client:
+        assert client.get("/v1/popular").status_code == 200
+
+
+def test_without_keys_the_pages_of_other_sites_are_refused(client: TestClient, tastes: None) -> None:
+    for origin in ("https://evil.example", "null", "http://127.0.0.1.evil.example"):
+        assert client.post("/v1/admin/retrain", headers={"Origin": origin}).status_code == 403
+        form = client.post("/v1/imports", files={"file": b"a,b"}, headers={"Origin": origin})
+        assert form.status_code == 403
+    own = client.post("/v1/admin/retrain", headers={"Origin": "http://127.0.0.1:8000"})
+    assert own.status_code == 202
+
+
+def test_the_key_does_not_reach_the_log(
+    client: TestClient, secrets: dict[str, str], settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(settings)
+    client.get("/v1/popular", headers={"Authorization": f"Bearer {secrets['read']}"})
+    captured = capfd.readouterr()
+    assert "/v1/popular" in captured.out + captured.err
+    assert secrets["read"] not in captured.out + captured.err

@@ -1,0 +1,56 @@
+"""What the defaults reach on MovieLens 100K; one training serves all the tests of this module."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from app.learning import metrics, splitting
+from app.learning.baselines import Popularity
+from app.learning.evaluation import ranking_quality
+from app.learning.machines import Machines
+from app.learning.preferences import RatingRows
+from tests.learning.tastes import finish, ml_100k
+
+Split = tuple[RatingRows, RatingRows, Machines]
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    """Training rows, test rows and the machines of the training rows: stratified, split seed 42."""
+    train_rows, test_rows = splitting.stratified(ml_100k(), np.random.default_rng(42))
+    started = time.perf_counter()
+    machines, reports = finish(train_rows)
+    print(f"{len(reports)} epochs in {time.perf_counter() - started:.1f} s")  # noqa: T201 - shown by pytest -s
+    return train_rows, test_rows, machines
+
+
+@pytest.mark.parametrize(("relevant_at_least", "least"), [(None, 0.465), (4.0, 0.395)])
+def test_lists_are_far_better_than_popularity(
+    split: Split, relevant_at_least: float | None, least: float
+) -> None:
+    given, test, machines = split
+    quality, popular = (
+        ranking_quality(scores, given, test, relevant_at_least=relevant_at_least).means()["ndcg"]
+        for scores in (machines.blended_scores, Popularity(given).scores)
+    )
+    assert quality > least
+    assert quality > 1.7 * popular
+
+
+def test_like_probability_ranks_and_is_calibrated(split: Split) -> None:
+    given, test, machines = split
+    probability = machines.like_probability(given)[test.users, test.indices]
+    liked = test.stars >= machines.liked_at_least
+    assert metrics.auc(liked, probability) > 0.785
+    assert metrics.brier(liked, probability) < 0.118
+    assert metrics.expected_calibration_error(liked, probability) < 0.015
+
+
+def test_a_scorer_that_sees_nothing_of_the_user_has_no_share_in_the_test_ratings(split: Split) -> None:
+    # A leak would show here: with the input masked, feeding the test rows as input must score exactly 0.
+    _, test, machines = split
+    quality = ranking_quality(machines.scores, test, test)
+    assert np.nanmax(quality.ndcg) == 0

@@ -1,0 +1,150 @@
+"""The sampled negative phase: plain CD where it samples everything, unbiased and lazy where it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from app.learning.configuration import InvalidConfiguration, TrainingConfiguration
+from app.learning.contrastive_divergence import Momentum, cd_gradient
+from app.learning.divergence import Diverged
+from app.learning.evaluation import ranking_quality
+from app.learning.model_file import dump
+from app.learning.preferences import RatingRows
+from app.learning.rbm import RBM, Sparse
+from app.learning.sampled_negative_phase import SampledContrastiveDivergence
+from app.learning.splitting import stratified
+from tests.learning.tastes import finish, ml_100k
+
+N_VISIBLE, N_HIDDEN = 40, 5
+
+
+def machine(seed: int = 0) -> RBM:
+    rng = np.random.default_rng(seed)
+    bias = rng.normal(-2.0, 1.0, N_VISIBLE)
+    return RBM.initial(bias, N_HIDDEN, rng, deviation=0.5, dtype=np.float64)
+
+
+def minibatches(n: int, seed: int = 1) -> list[Sparse]:
+    """Rows that never have the second half of the units on."""
+    rng = np.random.default_rng(seed)
+    rows = (rng.random((n, 6, N_VISIBLE)) < 0.15).astype(np.float64)
+    rows[:, :, N_VISIBLE // 2 :] = 0
+    return [sp.csr_array(one) for one in rows]
+
+
+def sampled(rbm: RBM, n_sampled: int, seed: int = 3) -> SampledContrastiveDivergence:
+    popularity = np.arange(N_VISIBLE)
+    return SampledContrastiveDivergence(
+        rbm, popularity, n_sampled, momentum=0.5, weight_decay=0.2, rng=np.random.default_rng(seed)
+    )
+
+
+def test_sampling_every_unit_is_plain_contrastive_divergence() -> None:
+    dense, lazy = machine(), machine()
+    rng, ascent, learning = np.random.default_rng(3), Momentum(dense, 0.5, 0.2), sampled(lazy, N_VISIBLE)
+    for number, rows in enumerate(minibatches(7)):
+        rate = 0.3 / (number + 1)
+        ascent.ascend(dense, cd_gradient(dense, rows, 1, rng), rate)
+        learning.update(rows, rate)
+    learning.settle()
+    np.testing.assert_allclose(lazy.weights, dense.weights, atol=1e-12)
+    np.testing.assert_allclose(lazy.visible_bias, dense.visible_bias, atol=1e-12)
+    np.testing.assert_allclose(lazy.hidden_bias, dense.hidden_bias, atol=1e-12)
+
+
+@pytest.mark.parametrize("settle_every", [1, 3, 100])
+def test_untouched_weights_decay_and_keep_their_momentum_as_if_every_update_passed_over_them(
+    settle_every: int,
+) -> None:
+    eager, lazy = machine(), machine()
+    now_and_then, once = sampled(eager, 3), sampled(lazy, 3)
+    for number, rows in enumerate(minibatches(12), start=1):
+        rate = 0.3 / number
+        for learning in (now_and_then, once):
+            learning.update(rows, rate)
+        now_and_then.settle()
+        if number % settle_every == 0:
+            once.settle()
+    once.settle()
+    np.testing.assert_allclose(lazy.weights, eager.weights, atol=1e-12)
+
+
+def test_without_a_gradient_settling_equals_the_written_out_recurrence() -> None:
+    rbm = machine()
+    untouched = N_VISIBLE - 1
+    weights, step = rbm.weights[untouched].copy(), np.zeros(N_HIDDEN)
+    learning = sampled(rbm, 0)  # nothing but the minibatch's own units
+    for rows in minibatches(9):
+        learning.update(rows, 0.4)
+        step = 0.5 * step - 0.4 * 0.2 * weights
+        weights += step
+    assert not np.allclose(rbm.weights[untouched], weights)
+    learning.settle()
+    np.testing.assert_allclose(rbm.weights[untouched], weights)
+
+
+def test_the_hidden_units_receive_on_average_what_the_whole_row_would_send() -> None:
+    rbm, rows = machine(), minibatches(1)[0]
+    learning = sampled(rbm, 6)
+    imagined = rbm.visible_probability(np.ones((1, N_HIDDEN)))
+    whole = rbm.hidden_input(imagined)
+    draws = np.empty((4_000, N_HIDDEN))
+    for number in range(len(draws)):
+        units, importance = learning.touched(rows)
+        assert np.isin(rows.indices, units).all()
+        part = RBM(rbm.weights[units], rbm.visible_bias[units], rbm.hidden_bias)
+        draws[number] = part.hidden_input(imagined[:, units] * importance)[0]
+    error = draws.std(axis=0) / np.sqrt(len(draws))
+    assert (error > 0).all()
+    assert (np.abs(draws.mean(axis=0) - whole) < 4 * error).all()
+
+
+def test_minibatches_are_not_changed() -> None:
+    rows = minibatches(1)[0]
+    before = rows.copy()
+    sampled(machine(), 3).update(rows, 0.1)
+    assert (rows.indices == before.indices).all()
+    assert (rows.data == before.data).all()
+
+
+def test_training_with_a_sample_is_deterministic_and_learns(camps: RatingRows) -> None:
+    configuration = TrainingConfiguration(epochs=60, hidden_units=16, negative_sample=20)
+    machines, reports = finish(camps, configuration)
+    assert dump(machines) == dump(finish(camps, configuration)[0])
+    assert reports[-1].pseudo_log_likelihood > reports[0].pseudo_log_likelihood
+    assert machines.configuration.negative_sample == 20
+
+
+def test_divergence_is_caught_at_the_end_of_the_epoch(camps: RatingRows) -> None:
+    configuration = TrainingConfiguration(
+        learning_rate=10.0, momentum=0.99, weight_decay=5.0, epochs=50, hidden_units=16, negative_sample=20
+    )
+    with pytest.raises(Diverged, match="lower"):
+        finish(camps, configuration)
+
+
+def test_the_shape_of_the_data_decides_unless_told() -> None:
+    small = TrainingConfiguration().resolved(943, 1_682, 100_000)
+    medium = TrainingConfiguration().resolved(6_040, 3_706, 1_000_000)
+    large = TrainingConfiguration().resolved(162_000, 59_000, 25_000_000)
+    assert (small.negative_sample, medium.negative_sample) == (0, 0)
+    assert large.negative_sample is not None
+    assert large.negative_sample > 0
+    assert TrainingConfiguration(negative_sample=0).resolved(162_000, 59_000, 25_000_000).negative_sample == 0
+    for other in (TrainingConfiguration(k=2), TrainingConfiguration(algorithm="pcd")):
+        assert other.resolved(162_000, 59_000, 25_000_000).negative_sample == 0
+        with pytest.raises(InvalidConfiguration, match="negative_sample"):
+            dataclasses.replace(other, negative_sample=100).validated()
+
+
+def test_on_movielens_the_sample_costs_less_than_a_hundredth_of_ndcg() -> None:
+    train, test = stratified(ml_100k(), np.random.default_rng(42))
+    ndcg = []
+    for n_sampled in (0, 300):
+        machines, _ = finish(train, TrainingConfiguration(negative_sample=n_sampled))
+        ndcg.append(ranking_quality(machines.scores, train, test).means()["ndcg"])
+    assert ndcg[1] > 0.99 * ndcg[0]

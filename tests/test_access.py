@@ -1,0 +1,62 @@
+"""Keys work until they are revoked, roles contain one another, and only hashes are stored."""
+
+import pytest
+from sqlalchemy import select
+
+from app import access
+from app.database import Database
+from app.errors import InvalidInput, NotFound
+from app.tables import ApiKey
+
+
+def test_a_key_is_recognised_until_it_is_revoked(database: Database) -> None:
+    with database.writing() as session:
+        assert not access.any_key(session)
+        row, secret = access.create(session, "site", "write")
+        other, _ = access.create(session, "other", "read")
+    with database.writing() as session:
+        found = access.authenticate(session, secret)
+        assert found is not None
+        assert (found.key_id, found.role) == (row.key_id, "write")
+        assert access.authenticate(session, secret + "x") is None
+        assert access.authenticate(session, "\ud800") is None
+        access.revoke(session, row.key_id)
+        assert access.authenticate(session, secret) is None
+        assert access.any_key(session)
+        access.revoke(session, other.key_id)
+        assert not access.any_key(session)
+
+
+def test_the_key_itself_is_stored_nowhere(database: Database) -> None:
+    with database.writing() as session:
+        _, secret = access.create(session, "site", "admin")
+        (row,) = session.scalars(select(ApiKey))
+        assert secret not in repr(vars(row))
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed"),
+    [("read", {"read"}), ("write", {"read", "write"}), ("admin", {"read", "write", "admin"}), ("x", set())],
+)
+def test_each_role_may_do_what_the_lesser_may(role: str, allowed: set[str]) -> None:
+    assert {needed for needed in access.ROLES if access.allows(role, needed)} == allowed
+
+
+def test_bad_names_and_roles_are_refused(database: Database) -> None:
+    with database.writing() as session:
+        with pytest.raises(InvalidInput):
+            access.create(session, "", "read")
+        with pytest.raises(InvalidInput):
+            access.create(session, "x", "root")  # type: ignore[arg-type]
+        with pytest.raises(NotFound):
+            access.revoke(session, 99)
+
+
+def test_keys_are_listed_in_pages(database: Database) -> None:
+    with database.writing() as session:
+        for number in range(5):
+            access.create(session, f"key{number}", "read")
+        first, cursor = access.page(session, limit=3)
+        second, end = access.page(session, limit=3, cursor=cursor)
+    assert [key.name for key in first + second] == [f"key{number}" for number in range(5)]
+    assert end is None

@@ -1,0 +1,100 @@
+"""The benchmarks run on a tiny scale; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from app import benchmarks, cli
+from app.benchmarks import PARTS, Scale, measure_rbm
+from app.errors import InvalidInput, Misconfigured
+from app.learning.rbm import RBM
+from benchmarks import digits, synthetic
+
+TINY = Scale(
+    compared=(40, 60, 400),
+    usual=(60, 60, 900),
+    huge=(80, 300, 1_500),
+    batches=(8,),
+    rounds=2,
+    growth=(0.5, 1.0),
+)
+
+
+def test_every_part_reports_times_and_ratios_as_json() -> None:
+    said: list[str] = []
+    report = measure_rbm(PARTS, scale=TINY, on_progress=said.append)
+    values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert len(said) >= len(PARTS)
+    assert values["compared"][0]["batch_size"] == 8
+    assert values["compared"][0]["times_faster"] > 0
+    efficiency = values["efficiency"][0]
+    assert 0 < efficiency["share"] < efficiency["share_of_all"]
+    assert all(seconds > 0 for seconds in efficiency["parts"].values())
+    assert [one["n_ratings"] for one in values["growth"]] == [450, 900]
+    assert {tuple(one["shape"]) for one in values["threads"]} == {TINY.compared, TINY.usual}
+    assert values["huge"]["resident"] > 10_000_000
+    assert values["machine"]["blas"]
+    for _, columns, lines in report.tables():
+        assert lines
+        assert all(len(line) == len(columns) for line in lines)
+
+
+def test_without_scikit_learn_the_comparison_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def absent(name: str, package: str | None = None) -> Any:
+        if name.startswith("sklearn"):
+            raise ImportError(name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(Misconfigured, match="pip install"):
+        measure_rbm(("sklearn",), scale=TINY)
+    assert measure_rbm(("growth",), scale=TINY).compared == []
+
+
+def test_the_command_prints_tables_and_writes_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(benchmarks, "Scale", lambda rounds: TINY)
+    file = tmp_path / "speed.json"
+    result = CliRunner().invoke(cli.app, ["bench", "rbm", "--only", "growth", "--json", str(file)])
+    assert result.exit_code == 0, result.output
+    assert json.loads(file.read_text())["growth"]
+    refused = CliRunner().invoke(cli.app, ["bench", "rbm", "--only", "everything"])
+    assert isinstance(refused.exception, InvalidInput)
+
+
+def test_synthetic_ratings_are_written_as_a_file_that_imports(tmp_path: Path) -> None:
+    file = tmp_path / "ratings.csv"
+    synthetic.main(["--users", "5", "--movies", "20", "--ratings", "30", str(file)])
+    lines = file.read_text().splitlines()
+    assert lines[0] == "userId,movieId,rating"
+    assert len(lines) == 31
+    users, movies, stars = zip(*(line.split(",") for line in lines[1:]), strict=True)
+    assert {int(user) for user in users} == set(range(1, 6))
+    assert all(1 <= int(movie) <= 20 for movie in movies)
+    assert all(1 <= float(one) <= 5 for one in stars)
+
+
+def test_the_picture_is_a_png_of_the_filters_and_reconstructions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rbm = RBM.initial(np.zeros(64), 100, rng)
+    grey = digits.picture(rbm, rng.random((digits.SHOWN, 64), dtype=np.float32))
+    assert grey.shape == (5 * 10 + 8 + 2 * 10, 20 * 10)
+    digits.write_png(tmp_path / "digits.png", grey, scale=2)
+    content = (tmp_path / "digits.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", content[16:24])
+    assert (width, height) == (400, 156)
+    start = content.index(b"IDAT") + 4
+    (length,) = struct.unpack(">I", content[start - 8 : start - 4])
+    lines = np.frombuffer(zlib.decompress(content[start : start + length]), np.uint8).reshape(156, 401)
+    np.testing.assert_array_equal(lines[::2, 1::2], grey)

@@ -1,0 +1,86 @@
+"""The gate on answers known in advance, and its translation between vocabularies."""
+
+import numpy as np
+
+from app import gate
+from app.learning.configuration import TrainingConfiguration
+from app.learning.machines import Machines
+from app.learning.preferences import RatingRows
+from app.learning.training import train
+from app.learning.vocabulary import Vocabulary
+from tests.tastes import two_tastes
+
+
+def rows_of(n_users: int, movie_ids: list[str] | None = None) -> tuple[RatingRows, Vocabulary]:
+    batch = two_tastes(n_users=n_users)
+    vocabulary = Vocabulary(movie_ids or sorted(set(batch.movie_ids)))
+    users = {user: place for place, user in enumerate(dict.fromkeys(batch.user_ids))}
+    columns = vocabulary.columns(batch.movie_ids)
+    inside = columns >= 0
+    rows = RatingRows.from_coordinates(
+        np.array([users[user] for user in batch.user_ids])[inside],
+        columns[inside],
+        batch.stars[inside].astype(np.float32),
+        n_users=len(users),
+        n_movies=len(vocabulary),
+    )
+    return rows, vocabulary
+
+
+def fitted(rows: RatingRows, vocabulary: Vocabulary, epochs: int = 40) -> Machines:
+    fit = train(rows, vocabulary, TrainingConfiguration(epochs=epochs, hidden_units=20))
+    while True:
+        try:
+            next(fit)
+        except StopIteration as end:
+            machines: Machines = end.value
+            return machines
+
+
+def test_translated_scores_are_the_same_movies_scores() -> None:
+    rows, vocabulary = rows_of(60)
+    machines = fitted(rows, vocabulary)
+    # The new vocabulary has another order, one movie more, and lacks one.
+    others = Vocabulary(["new", *reversed(vocabulary.movie_ids[1:])])
+    theirs, _ = rows_of(60, list(others.movie_ids))
+    scores = gate.translated(machines, others)(theirs)
+    assert np.all(scores[:, 0] == -np.inf)
+    without_first = rows.where(rows.indices != 0)
+    expected = machines.blended_scores(without_first)
+    assert np.allclose(scores[:, 1:], expected[:, :0:-1], atol=1e-5)
+
+
+def test_the_same_machines_do_not_lose_against_themselves() -> None:
+    rows, vocabulary = rows_of(160)
+    training, reserved = rows.rows(range(80)), rows.rows(range(80, 160))
+    machines = fitted(training, vocabulary)
+    keys = np.arange(80, 160)
+    active = gate.Active(7, machines, np.arange(80))
+    verdict = gate.verdict_on(
+        machines, training, reserved, keys, active=active, relevant_at_least=4.0, seed=0
+    )
+    assert verdict.outcome == "activated"
+    assert verdict.figures["active"]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert "active version 7" in verdict.words
+
+
+def test_an_active_version_that_knows_the_reserved_users_is_not_compared() -> None:
+    rows, vocabulary = rows_of(160)
+    training, reserved = rows.rows(range(80)), rows.rows(range(80, 160))
+    machines = fitted(training, vocabulary)
+    active = gate.Active(7, machines, np.arange(100, 160))
+    verdict = gate.verdict_on(
+        machines, training, reserved, np.arange(80, 160), active=active, relevant_at_least=4.0, seed=0
+    )
+    assert "active" not in verdict.figures
+    assert "not compared with version 7" in verdict.words
+
+
+def test_with_few_reserved_users_the_version_is_activated_unseen() -> None:
+    rows, vocabulary = rows_of(60)
+    machines = fitted(rows, vocabulary, epochs=2)
+    verdict = gate.verdict_on(
+        machines, rows, rows.rows(range(29)), np.arange(29), active=None, relevant_at_least=4.0, seed=0
+    )
+    assert (verdict.outcome, verdict.activates) == ("not_evaluated", True)
+    assert "29 reserved users" in verdict.words

@@ -1,0 +1,206 @@
+"""Upserts where the newest wins, counts that add up, arrays that say what the rows say."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from app import ratings
+from app.database import Database
+from app.errors import InvalidInput, NotFound
+from app.ratings import Counts, RatingBatch
+from app.tables import to_microseconds
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EARLIER = NOW - timedelta(days=1)
+LATER = NOW + timedelta(days=1)
+
+Row = tuple[str, str, float, datetime | None]
+
+
+def batch(*rows: Row) -> RatingBatch:
+    return RatingBatch.of(rows)
+
+
+def store(database: Database, *rows: Row, at: datetime = NOW) -> Counts:
+    with database.writing() as session:
+        return ratings.store(session, batch(*rows), received_at=at)
+
+
+def stored(database: Database, user_id: str = "ann") -> list[tuple[str, float, datetime]]:
+    with database.reading() as session:
+        return [(one.movie_id, one.stars, one.rated_at) for one in ratings.of_user(session, user_id)]
+
+
+def test_new_ratings_are_inserted_and_read_back(database: Database) -> None:
+    counts = store(
+        database, ("ann", "heat", 4.5, EARLIER), ("ann", "alien", 2.0, None), ("bob", "heat", 3.3, None)
+    )
+    assert counts == Counts(inserted=3)
+    assert stored(database) == [("alien", 2.0, NOW), ("heat", 4.5, EARLIER)]
+    assert stored(database, "nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("row", "counts", "left"),
+    [
+        (("ann", "heat", 2.0, LATER), Counts(updated=1), (2.0, LATER)),
+        (("ann", "heat", 4.0, LATER), Counts(updated=1), (4.0, LATER)),
+        (("ann", "heat", 4.0, NOW), Counts(unchanged=1), (4.0, NOW)),
+        (("ann", "heat", 2.0, NOW), Counts(updated=1), (2.0, NOW)),
+        (("ann", "heat", 2.0, EARLIER), Counts(superseded=1), (4.0, NOW)),
+        (("ann", "heat", 4.0, EARLIER), Counts(superseded=1), (4.0, NOW)),
+        (("ann", "heat", 4.0, None), Counts(unchanged=1), (4.0, NOW)),
+        (("ann", "heat", 2.0, None), Counts(updated=1), (2.0, LATER)),
+    ],
+)
+def test_the_newest_rating_of_a_pair_wins(
+    database: Database, row: Row, counts: Counts, left: tuple[float, datetime]
+) -> None:
+    store(database, ("ann", "heat", 4.0, NOW))
+    assert store(database, row, at=LATER) == counts
+    assert stored(database) == [("heat", *left)]
+
+
+def test_inside_one_batch_the_newest_wins_and_the_last_of_equals(database: Database) -> None:
+    counts = store(
+        database,
+        ("ann", "heat", 1.0, LATER),
+        ("ann", "heat", 2.0, EARLIER),
+        ("ann", "alien", 3.0, NOW),
+        ("ann", "alien", 5.0, NOW),
+    )
+    assert counts == Counts(inserted=2, superseded=2)
+    assert stored(database) == [("alien", 5.0, NOW), ("heat", 1.0, LATER)]
+
+
+def test_a_mixed_batch_is_counted_row_by_row(database: Database) -> None:
+    store(
+        database,
+        ("ann", "a", 1.0, NOW),
+        ("ann", "b", 2.0, NOW),
+        ("ann", "c", 3.0, NOW),
+        ("ann", "d", 4.0, NOW),
+    )
+    counts = store(
+        database,
+        ("ann", "a", 5.0, LATER),
+        ("ann", "b", 5.0, EARLIER),
+        ("ann", "c", 3.0, None),
+        ("ann", "d", 4.0, NOW),
+        ("ann", "e", 1.0, None),
+        ("ann", "e", 2.0, EARLIER),
+        at=LATER,
+    )
+    assert counts == Counts(inserted=1, updated=1, unchanged=2, superseded=2)
+    assert counts.total == 6
+
+
+def test_the_same_batch_again_changes_nothing(database: Database) -> None:
+    rows: list[Row] = [(f"user{n % 7}", f"movie{n % 11}", 1.0 + n % 5, None) for n in range(77)]
+    assert store(database, *rows) == Counts(inserted=77)
+    assert store(database, *rows, at=LATER) == Counts(unchanged=77)
+
+
+def test_opposed_batches_at_once_neither_deadlock_nor_lose_rows(database: Database) -> None:
+    pairs = [(f"user{n % 20:02}", f"movie{n // 20:02}") for n in range(400)]
+    failures: list[BaseException] = []
+    totals: list[Counts] = []
+
+    def write(number: int) -> None:
+        order = pairs if number % 2 else pairs[::-1]
+        try:
+            for round_ in range(3):
+                at = NOW + timedelta(seconds=10 * round_ + number)
+                totals.append(store(database, *((user, movie, 3.0, at) for user, movie in order), at=at))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert sum(counts.inserted for counts in totals) == 400
+    assert all(counts.total == 400 and min(counts.as_dict().values()) >= 0 for counts in totals)
+    with database.reading() as session:
+        assert ratings.count(session) == 400
+        newest = {one.rated_at for one in ratings.of_user(session, "user00")}
+        assert newest == {NOW + timedelta(seconds=23)}
+
+
+def test_a_snapshot_says_what_the_rows_say(database: Database) -> None:
+    store(
+        database,
+        ("ann", "heat", 4.0, NOW),
+        ("bob", "heat", 2.5, LATER),
+        ("bob", "alien", 5.0, EARLIER),
+        at=LATER,
+    )
+    with database.reading() as session:
+        taken = ratings.snapshot(session)
+    assert sorted(taken.user_ids) == ["ann", "bob"]
+    assert taken.newest == to_microseconds(LATER)
+    said = {
+        (taken.user_ids[user], taken.vocabulary.movie_ids[movie], stars)
+        for user, movie, stars in zip(taken.rows.users, taken.rows.indices, taken.rows.stars, strict=True)
+    }
+    assert said == {("ann", "heat", 4.0), ("bob", "heat", 2.5), ("bob", "alien", 5.0)}
+    assert list(taken.user_keys) == sorted(taken.user_keys)
+
+
+def test_a_snapshot_of_nothing_is_empty(database: Database) -> None:
+    with database.reading() as session:
+        taken = ratings.snapshot(session)
+    assert (taken.rows.n_users, len(taken.vocabulary), taken.newest) == (0, 0, None)
+
+
+def test_one_rating_can_be_removed(database: Database) -> None:
+    store(database, ("ann", "heat", 4.0, NOW), ("ann", "alien", 4.0, NOW))
+    with database.writing() as session:
+        ratings.remove(session, "ann", "heat")
+    assert [movie for movie, *_ in stored(database)] == ["alien"]
+    with pytest.raises(NotFound), database.writing() as session:
+        ratings.remove(session, "ann", "heat")
+
+
+def test_erasing_a_person_leaves_nothing_of_them(database: Database) -> None:
+    store(database, ("ann", "heat", 4.0, NOW), ("bob", "heat", 4.0, NOW))
+    with database.writing() as session:
+        assert ratings.erase_user(session, "ann") == []
+    assert stored(database) == []
+    assert len(stored(database, "bob")) == 1
+    with pytest.raises(NotFound), database.writing() as session:
+        ratings.erase_user(session, "ann")
+
+
+def test_pages_hold_every_rating_once_newest_first(database: Database) -> None:
+    rows: list[Row] = [("ann", f"m{n:02}", 3.0, NOW + timedelta(seconds=n // 2)) for n in range(25)]
+    store(database, *rows)
+    seen: list[tuple[datetime, str]] = []
+    cursor = None
+    with database.reading() as session:
+        while True:
+            items, cursor = ratings.page_of_user(session, "ann", limit=10, cursor=cursor)
+            seen += [(one.rated_at, one.movie_id) for one in items]
+            if cursor is None:
+                break
+        assert len(set(seen)) == len(seen) == 25
+        assert [at for at, _ in seen] == sorted((at for at, _ in seen), reverse=True)
+        with pytest.raises(InvalidInput, match="cursor"):
+            ratings.page_of_user(session, "ann", limit=10, cursor="nonsense!")
+
+
+def test_the_most_rated_movies_come_first(database: Database) -> None:
+    store(database, *((f"u{n}", "heat", 3.0, None) for n in range(3)), ("u0", "alien", 5.0, None))
+    with database.reading() as session:
+        assert ratings.most_rated(session, limit=5) == [("heat", 3), ("alien", 1)]
+
+
+def test_packed_keys_are_found_again() -> None:
+    keys = np.array([1, 5, 6, 1000, 2**40], dtype=np.int64)
+    packed = ratings.pack_keys(keys)
+    assert all(ratings.holds_key(packed, int(key)) for key in keys)
+    assert not any(ratings.holds_key(packed, key) for key in (0, 2, 7, 2**40 + 1))
