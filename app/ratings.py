@@ -168,7 +168,7 @@ def store(session: Session, batch: RatingBatch, *, received_at: datetime) -> Cou
     kept = order[is_last]
 
     _stage(session, user_keys[kept], movie_keys[kept], batch.stars[kept], rated_at[kept], untimed[kept])
-    counts = _merge_staged(session)
+    counts = _merge_staged(session, n_staged=len(kept), any_untimed=bool(untimed[kept].any()))
     return counts + Counts(superseded=len(batch) - len(kept))
 
 
@@ -423,14 +423,14 @@ def _stage(
     )
 
 
-def _merge_staged(session: Session) -> Counts:
+def _merge_staged(session: Session, *, n_staged: int, any_untimed: bool) -> Counts:
     """Upsert what is staged and say what became of it."""
     pair = and_(Rating.user_key == _staged.c.user_key, Rating.movie_key == _staged.c.movie_key)
-    n_staged = session.scalar(select(func.count()).select_from(_staged)) or 0
-    # A rating without a time that says what is stored already must not even change the time.
-    repeated = session.execute(
-        delete(_staged).where(_staged.c.untimed, exists().where(pair, Rating.stars == _staged.c.stars))
-    )
+    repeated = 0
+    if any_untimed:
+        # A rating without a time that says what is stored already must not even change the time.
+        said_already = exists().where(pair, Rating.stars == _staged.c.stars)
+        repeated = _rowcount(session.execute(delete(_staged).where(_staged.c.untimed, said_already)))
     on_sqlite = session.get_bind().dialect.name == "sqlite"
     n_rated_before = _n_rows(session, pair) if on_sqlite else 0
 
@@ -453,7 +453,7 @@ def _merge_staged(session: Session) -> Counts:
     )
     if on_sqlite:
         # The only writer: what was there before is what the upsert met.
-        inserted = n_staged - _rowcount(repeated) - n_rated_before
+        inserted = n_staged - repeated - n_rated_before
         updated = _rowcount(session.execute(upsert)) - inserted
     else:
         # Others write at the same time, so the statement itself must tell: a row that it made has no xmax.
@@ -463,7 +463,9 @@ def _merge_staged(session: Session) -> Counts:
                 func.count().filter(written.c.fresh), func.count().filter(not_(written.c.fresh))
             ).select_from(written)
         ).one()
-    superseded = _n_rows(session, and_(pair, Rating.rated_at > _staged.c.rated_at))
+    superseded = 0
+    if inserted + updated + repeated < n_staged:
+        superseded = _n_rows(session, and_(pair, Rating.rated_at > _staged.c.rated_at))
     return Counts(
         inserted=inserted,
         updated=updated,
