@@ -9,6 +9,7 @@ is REPEATABLE READ, so it sees one moment there too; a writing one is READ COMMI
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ class Database:
     def is_current(self) -> bool:
         """Whether the schema is the one this code was written for."""
         with _translated_errors(), self.engine.connect() as connection:
-            return _revision(connection) == ScriptDirectory.from_config(alembic_config()).get_current_head()
+            return _revision(connection) == _newest_revision()
 
     def _build_engine(self, *, pool_size: int = 1, migrating: bool = False) -> Engine:
         pool: dict[str, Any] = (
@@ -186,6 +187,12 @@ def alembic_config() -> Config:
     raise Misconfigured("The migrations are missing from this installation. Install Harmonium again.")
 
 
+@cache
+def _newest_revision() -> str | None:
+    """The revision of this code's schema, read once: it takes long, and probes ask often."""
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
 def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
@@ -202,6 +209,10 @@ def _translated_errors() -> Iterator[None]:
             raise StorageFull(
                 "The database has no space left; nothing of this request was stored. Free some space."
             ) from error
+        if _is_reference_broken(error):
+            raise Unavailable(
+                "A user or movie was deleted while this was written; nothing was stored. Try again."
+            ) from error
         if _is_table_missing(error):
             raise Unavailable(
                 "The schema of the database is not current. Run: harmonium db upgrade"
@@ -210,6 +221,14 @@ def _translated_errors() -> Iterator[None]:
             log.warning("database_unavailable", error=str(error.orig))
             raise Unavailable("The database is away or busy. Try again shortly.") from error
         raise
+
+
+def _is_reference_broken(error: DBAPIError) -> bool:
+    # SQLSTATE 23503 is foreign_key_violation.
+    return (
+        getattr(error.orig, "sqlstate", None) == "23503"
+        or getattr(error.orig, "sqlite_errorname", None) == "SQLITE_CONSTRAINT_FOREIGNKEY"
+    )
 
 
 def _is_table_missing(error: DBAPIError) -> bool:

@@ -39,7 +39,7 @@ from app.learning.evaluation import ranking_quality
 from app.learning.machines import Machines
 from app.learning.metrics import Interval
 from app.learning.preferences import RatingRows
-from app.learning.training import Diverged, TooLittleData, train
+from app.learning.training import Diverged, TooLittleData, completed, train
 from app.learning.vocabulary import Vocabulary
 from app.rating_files import RatingChunk
 from app.ratings import UNTIMED
@@ -305,12 +305,8 @@ def _trained(
     configuration: TrainingConfiguration,
     on_progress: Callable[[float], None],
 ) -> Machines:
-    fit = train(rows, vocabulary, configuration)
     try:
-        while True:
-            on_progress(next(fit).progress)
-    except StopIteration as end:
-        return cast(Machines, end.value)
+        return completed(train(rows, vocabulary, configuration), lambda report: on_progress(report.progress))
     except TooLittleData as error:
         raise TooLittleTrainingData(str(error)) from error
     except Diverged as error:

@@ -41,7 +41,7 @@ from sqlalchemy.orm import Session
 
 from app import cursors
 from app.database import in_parts
-from app.errors import NotFound
+from app.errors import NotFound, Unavailable
 from app.learning.preferences import RatingRows
 from app.learning.vocabulary import Vocabulary
 from app.tables import ModelVersion, Movie, Rating, User, from_microseconds, to_microseconds
@@ -375,6 +375,10 @@ def _keys_of(
         rows = [{column: one} | rest for one in missing]
         session.connection().execute(insert.on_conflict_do_nothing(), rows)
         known |= _lookup(session, table, missing)
+        if len(known) < len(distinct):
+            raise Unavailable(
+                "A user was erased while their ratings were written; nothing was stored. Try again."
+            )
     return np.fromiter((known[one] for one in ids), dtype=np.int64, count=len(ids))
 
 

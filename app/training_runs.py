@@ -42,6 +42,7 @@ from app.learning.training import (
     EpochReport,
     MinibatchReport,
     TooLittleData,
+    completed,
     train,
 )
 from app.ratings import Snapshot
@@ -286,12 +287,8 @@ def _fit(
     training: Generator[MinibatchReport | EpochReport, None, Machines],
 ) -> Machines:
     """Drive the training generator: progress, cancellation and epoch reports live here."""
-    while True:
-        try:
-            report = next(training)
-        except StopIteration as end:
-            machines: Machines = end.value
-            return machines
+
+    def note(report: MinibatchReport | EpochReport) -> None:
         held.check(SNAPSHOT_SHARE + FIT_SHARE * report.progress)
         if isinstance(report, EpochReport):
             with database.writing() as session:
@@ -305,6 +302,8 @@ def _fit(
                         reported_at=datetime.now(UTC),
                     )
                 )
+
+    return completed(training, note)
 
 
 def _active(session: Session) -> gate.Active | None:

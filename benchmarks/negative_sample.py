@@ -22,7 +22,7 @@ from app.learning.preferences import RatingRows
 from app.learning.rbm import RBM, bernoulli, sigmoid
 from app.learning.sampled_negative_phase import SampledContrastiveDivergence
 from app.learning.splitting import stratified
-from app.learning.training import train
+from app.learning.training import completed, train
 from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
 
@@ -39,13 +39,8 @@ def read(path: Path) -> RatingRows:
 
 def trained(rows: RatingRows, configuration: TrainingConfiguration) -> Machines:
     """The machines at the end of the training generator."""
-    generator = train(rows, Vocabulary([str(column) for column in range(rows.n_movies)]), configuration)
-    while True:
-        try:
-            next(generator)
-        except StopIteration as end:
-            machines: Machines = end.value
-            return machines
+    vocabulary = Vocabulary([str(column) for column in range(rows.n_movies)])
+    return completed(train(rows, vocabulary, configuration))
 
 
 def sigmoid_bias(machines: Machines, rows: RatingRows, n_sampled: int) -> tuple[float, float, float]:

@@ -75,6 +75,17 @@ def test_a_locked_sqlite_file_is_reported_as_unavailable(database: Database) -> 
     impatient.close()
 
 
+def test_writing_about_somebody_just_erased_is_to_be_tried_again(database: Database) -> None:
+    rating = text("INSERT INTO ratings (user_key, movie_key, stars, rated_at) VALUES (77, 77, 3, 0)")
+
+    def write() -> None:
+        with database.writing() as session:
+            session.execute(rating)
+
+    with pytest.raises(Unavailable, match="deleted"):
+        write()
+
+
 def test_an_exhausted_pool_is_reported_as_unavailable(database_url: str) -> None:
     database = Database(database_url, pool_size=1, timeout=0.1)
     with database.reading() as session:

@@ -6,7 +6,7 @@ from app import gate
 from app.learning.configuration import TrainingConfiguration
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
-from app.learning.training import train
+from app.learning.training import completed, train
 from app.learning.vocabulary import Vocabulary
 from tests.tastes import two_tastes
 
@@ -28,13 +28,8 @@ def rows_of(n_users: int, movie_ids: list[str] | None = None) -> tuple[RatingRow
 
 
 def fitted(rows: RatingRows, vocabulary: Vocabulary, epochs: int = 40) -> Machines:
-    fit = train(rows, vocabulary, TrainingConfiguration(epochs=epochs, hidden_units=20))
-    while True:
-        try:
-            next(fit)
-        except StopIteration as end:
-            machines: Machines = end.value
-            return machines
+    configuration = TrainingConfiguration(epochs=epochs, hidden_units=20)
+    return completed(train(rows, vocabulary, configuration))
 
 
 def test_translated_scores_are_the_same_movies_scores() -> None:

@@ -214,6 +214,25 @@ def train(
     )
 
 
+def completed(
+    training: Generator[MinibatchReport | EpochReport, None, Machines],
+    on_report: Callable[[MinibatchReport | EpochReport], object] = lambda _: None,
+) -> Machines:
+    """Drive `train` to its end, and return its machines.
+
+    Args:
+        training: what `train` returned.
+        on_report: called with every report; what it raises ends the training.
+    """
+    while True:
+        try:
+            report = next(training)
+        except StopIteration as end:
+            machines: Machines = end.value
+            return machines
+        on_report(report)
+
+
 def balanced_threshold(stars: NDArray[np.floating[Any]]) -> float:
     """The value of `stars` that comes nearest to splitting them into two halves, below it and from it on."""
     values, counts = np.unique(stars, return_counts=True)

@@ -15,7 +15,7 @@ from app.demo.raters import PERSONAS, ratings
 from app.learning.configuration import TrainingConfiguration
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
-from app.learning.training import train
+from app.learning.training import completed, train
 from app.learning.vocabulary import Vocabulary
 
 FILMS = films()
@@ -51,13 +51,7 @@ def machines() -> Machines:
         len(row_of),
         len(vocabulary),
     )
-    training = train(rows, vocabulary, TrainingConfiguration())
-    while True:
-        try:
-            next(training)
-        except StopIteration as finished:
-            machines: Machines = finished.value
-            return machines
+    return completed(train(rows, vocabulary, TrainingConfiguration()))
 
 
 def row(stars: dict[tuple[str, int], float]) -> RatingRows:

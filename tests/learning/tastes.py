@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from app.learning.configuration import TrainingConfiguration
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
-from app.learning.training import EpochReport, train
+from app.learning.training import EpochReport, MinibatchReport, completed, train
 from app.learning.vocabulary import Vocabulary
 
 N_MOVIES = 60
@@ -40,18 +41,17 @@ def vocabulary(n_movies: int = N_MOVIES) -> Vocabulary:
 
 
 def finish(
-    rows: RatingRows, configuration: TrainingConfiguration | None = None
+    rows: RatingRows, configuration: TrainingConfiguration | None = None, **how: Any
 ) -> tuple[Machines, list[EpochReport]]:
-    """Train to the end: the machines and the epoch reports."""
-    generator = train(rows, vocabulary(rows.n_movies), configuration or TrainingConfiguration())
+    """Train to the end, with `train`'s keyword arguments: the machines and the epoch reports."""
+    training = train(rows, vocabulary(rows.n_movies), configuration or TrainingConfiguration(), **how)
     reports: list[EpochReport] = []
-    while True:
-        try:
-            report = next(generator)
-        except StopIteration as end:
-            return end.value, reports
+
+    def note(report: MinibatchReport | EpochReport) -> None:
         if isinstance(report, EpochReport):
             reports.append(report)
+
+    return completed(training, note), reports
 
 
 def ml_100k() -> RatingRows:
