@@ -86,7 +86,9 @@ class Machines:
         units = self.design.units(rows.preferences(threshold))
         return self.rbm.hidden_probability(units, scale.astype(np.float32))
 
-    def scores(self, rows: RatingRows) -> NDArray[np.float32]:
+    def scores(
+        self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.float32]:
         """What each user's movies are ranked by; movies already rated are scored like all others.
 
         It is the sum of the log-probabilities of the movie's units after fold-in: log P(rated) + log P(liked)
@@ -94,25 +96,47 @@ class Machines:
 
         Args:
             rows: the users' ratings; an empty row is allowed.
+            columns: m movie columns; None for all. A few cost a fraction of all.
 
         Returns:
-            float32 of shape (n_users, n_movies), comparable within these machines only.
+            float32 of shape (n_users, m or n_movies), comparable within these machines only.
         """
         hidden = self.fold_in(rows)
-        result = np.empty((rows.n_users, self.n_movies), np.float32)
-        block = max(1, BLOCK_ENTRIES // self.rbm.n_visible)
+        rbm = self.rbm if columns is None else self._part(columns)
+        n_scored = self.n_movies if columns is None else len(columns)
+        result = np.empty((rows.n_users, n_scored), np.float32)
+        block = max(1, BLOCK_ENTRIES // max(rbm.n_visible, 1))
         for start in range(0, rows.n_users, block):
             chosen = slice(start, start + block)
-            result[chosen] = self.design.scores(self.rbm.visible_input(hidden[chosen]))
+            result[chosen] = self.design.scores(rbm.visible_input(hidden[chosen]))
         return result
 
-    def blended_scores(self, rows: RatingRows) -> NDArray[np.float32]:
+    def blended_scores(
+        self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.float32]:
         """What lists are made from: `scores` and `popularity_scores`, blended by each user's evidence.
 
+        Args:
+            rows: the users' ratings; an empty row is allowed.
+            columns: m movie columns; None for all.
+
         Returns:
-            float32 of shape (n_users, n_movies).
+            float32 of shape (n_users, m or n_movies).
         """
-        return blended(self.scores(rows), self.popularity_scores(), rows.lengths)
+        popularity = self.popularity_scores()
+        if columns is not None:
+            popularity = popularity[columns]
+        return blended(self.scores(rows, columns), popularity, rows.lengths)
+
+    def movie_vectors(self) -> Dense:
+        """What a movie means to the hidden units: the weights of all its units side by side.
+
+        Returns:
+            float32 of shape (n_movies, d); d depends on the design and on the number of hidden units.
+        """
+        units = self.rbm.weights.reshape(-1, self.n_movies, self.rbm.n_hidden)
+        vectors: Dense = np.concatenate(list(units), axis=1)
+        return vectors
 
     def like_probability(
         self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
@@ -138,6 +162,12 @@ class Machines:
         """
         result = self.design.popularity_scores(self.popularity, self.likes, self.n_users)
         return result.astype(np.float32)
+
+    def _part(self, columns: NDArray[np.integer[Any]]) -> RBM:
+        """The machine that ranks without the visible units of all other movies."""
+        units = np.arange(0, self.rbm.n_visible, self.n_movies)[:, None] + np.asarray(columns, np.int64)
+        kept = units.ravel()
+        return RBM(self.rbm.weights[kept], self.rbm.visible_bias[kept], self.rbm.hidden_bias)
 
     def _check(self, rows: RatingRows) -> None:
         if rows.n_movies != self.n_movies:

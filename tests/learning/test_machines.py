@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -93,6 +94,24 @@ def test_scores_have_one_row_a_user_whatever_the_block(
     monkeypatch.setattr(machines_module, "BLOCK_ENTRIES", 7 * trained.rbm.n_visible)
     np.testing.assert_allclose(trained.scores(camps), scores, rtol=1e-5)
     np.testing.assert_allclose(trained.scores(camps.rows([5])), scores[5:6], rtol=1e-5)
+
+
+@pytest.mark.parametrize("design", ["joint", "masked", "positive", "conditional"])
+def test_a_few_columns_are_scored_as_among_all(
+    design: Literal["joint", "masked", "positive", "conditional"],
+) -> None:
+    machines, _ = finish(two_camps(), TrainingConfiguration(design=design, epochs=2))
+    rows, columns = two_camps().rows(np.arange(5)), np.array([25, 0, 7])
+    for score in (machines.scores, machines.blended_scores):
+        np.testing.assert_allclose(score(rows, columns), score(rows)[:, columns], rtol=1e-5, atol=1e-6)
+    assert machines.scores(rows, np.array([], np.int64)).shape == (5, 0)
+
+
+def test_a_movie_vector_holds_the_weights_of_its_units(trained: Machines) -> None:
+    vectors = trained.movie_vectors()
+    assert vectors.shape == (N_MOVIES, 2 * trained.n_hidden)
+    both = np.concatenate([trained.rbm.weights[7], trained.rbm.weights[N_MOVIES + 7]])
+    np.testing.assert_array_equal(vectors[7], both)
 
 
 def test_scores_are_the_log_probabilities_of_the_two_units(trained: Machines, fan: RatingRows) -> None:
