@@ -9,7 +9,18 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from threadpoolctl import threadpool_limits
 
-from app.api import admin, imports, movies, problems, ratings, recommendations, system
+from app.api import (
+    admin,
+    imports,
+    jobs,
+    model_versions,
+    movies,
+    problems,
+    ratings,
+    recommendations,
+    system,
+    training_runs,
+)
 from app.api.body_limit import BodyLimit
 from app.api.telemetry import RequestTelemetry, Telemetry
 from app.database import Database
@@ -57,7 +68,17 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.body_limit, exempt=frozenset({imports.PATH}))
     app.add_middleware(RequestTelemetry, telemetry=telemetry)
-    for part in (recommendations, ratings, movies, imports, admin, system):
+    for part in (
+        recommendations,
+        ratings,
+        movies,
+        imports,
+        training_runs,
+        model_versions,
+        jobs,
+        admin,
+        system,
+    ):
         app.include_router(part.router)
     app.mount(system.DOCS_FILES, system.docs_files())
     return app

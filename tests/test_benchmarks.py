@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from app import benchmarks, cli
-from app.benchmarks import PARTS, Scale, measure_rbm
+from app import cli
+from app.benchmarks import rbm as benchmarks
+from app.benchmarks.rbm import PARTS, Scale, measure_rbm
 from app.errors import InvalidInput, Misconfigured
 from app.learning.rbm import RBM
 from benchmarks import digits, synthetic

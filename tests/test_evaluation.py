@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from app import cli, evaluation
+from app.cli import judging
 from app.errors import InvalidInput, TooLittleTrainingData
 from app.evaluation import Evaluation, ProtocolName, RatingData
 from app.learning import splitting
@@ -241,11 +242,12 @@ def test_the_command_prints_80_columns_and_writes_every_figure(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "out", Console(width=80, record=True))
+    printed_on = Console(width=80, record=True)
+    monkeypatch.setattr(judging, "out", printed_on)
     written = tmp_path / "figures.json"
     given = ["evaluate", "--ratings", str(file), "--json", str(written), "--protocol", "stratified"]
     assert CliRunner().invoke(cli.app, given).exit_code == 0
-    printed = cli.out.export_text()
+    printed = printed_on.export_text()
     assert "…" not in printed
     for name in NAMES:
         assert f"{name} " in printed

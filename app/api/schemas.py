@@ -22,6 +22,9 @@ from app.settings import Settings
 
 Item = TypeVar("Item")
 
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+
 MAX_BATCH = 10_000  # ratings in one request
 MAX_PROFILE = 10_000  # ratings that one list is folded in from
 MAX_LIMIT = 500  # movies in one list, items in one page

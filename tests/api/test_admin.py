@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 from fastapi.testclient import TestClient
 
-from app.api.admin import RetrainIn
+from app.api.training_runs import RetrainIn
 from app.learning.configuration import TrainingConfiguration
 
 

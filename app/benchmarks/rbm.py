@@ -6,25 +6,20 @@ after round, and reported as the median of each and the median of the rounds' ra
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import math
 import multiprocessing
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
+from app.benchmarks.machine import busy_neighbours, describe_machine, most_resident, seconds_of, usable_cores
 from app.errors import Misconfigured
 from app.learning.ascent import constant, momentum_step
 from app.learning.configuration import TrainingConfiguration
@@ -270,28 +265,6 @@ def measure_rbm(
     return SpeedReport(machine, compared, efficiency, timings, growth, huge)
 
 
-def describe_machine() -> dict[str, Any]:
-    """What the figures depend on: processor, cores, libraries, threads."""
-    model = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
-    return {
-        "processor": model,
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "blas": [
-            {name: pool.get(name) for name in ("internal_api", "version", "architecture", "num_threads")}
-            for pool in threadpool_info()
-            if pool.get("user_api") == "blas"
-        ],
-    }
-
-
 def beside_scikit_learn(boltzmann: Any, scale: Scale, batch_size: int) -> Comparison:
     """The same dense matrix, hidden units, batch, rate and algorithm (PCD-1, as many chains as rows)."""
     rows = synthetic_ratings(*scale.compared)
@@ -317,7 +290,7 @@ def beside_scikit_learn(boltzmann: Any, scale: Scale, batch_size: int) -> Compar
                 n_iter=n_iter,
                 random_state=0,
             )
-            return _seconds(lambda: machine.fit(given))
+            return seconds_of(lambda: machine.fit(given))
 
         start = seconds(0)
         return max(seconds(2) - start, 1e-9) / 2
@@ -372,13 +345,13 @@ def share_of_peak(scale: Scale, threads: int) -> Efficiency:
 def by_threads(shape: tuple[int, int, int], rounds: int) -> list[ThreadTiming]:
     """The default configuration with 1, 2, 4, … BLAS threads, alone and beside busy neighbours."""
     rows = synthetic_ratings(*shape)
-    cores = _usable_cores()
+    cores = usable_cores()
     choices = sorted({2**power for power in range(cores.bit_length()) if 2**power <= cores} | {1, cores})
     trainers = {threads: _Trainer(rows) for threads in choices}
     times: dict[bool, dict[int, list[float]]] = {}
     for others in (False, True):
         times[others] = {threads: [] for threads in choices}
-        with _busy_neighbours(max(1, cores - 1) if others else 0):
+        with busy_neighbours(max(1, cores - 1) if others else 0):
             for _ in range(rounds):
                 for threads, trainer in trainers.items():
                     with threadpool_limits(threads, user_api="blas"):
@@ -412,7 +385,7 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
         preparation = time.perf_counter() - preparing
         for _ in range(WARM_UP_UPDATES):
             sampled.update()
-        resident = _most_resident()
+        resident = most_resident()
         dense = _Trainer(rows, negative_sample=0)
         for _ in range(WARM_UP_UPDATES):
             dense.update()
@@ -444,7 +417,7 @@ class _Trainer:
 
     def update(self) -> float:
         """Seconds of one update."""
-        return _seconds(lambda: next(self._reports))
+        return seconds_of(lambda: next(self._reports))
 
     def epoch(self) -> float:
         """Seconds of the updates up to the next epoch report, and of that report."""
@@ -483,7 +456,7 @@ def _parts(rows: RatingRows, batch_size: int, n_hidden: int, rounds: int) -> dic
     times: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(max(rounds, 3)):
         for name, part in measured.items():
-            times[name].append(_seconds(part))
+            times[name].append(seconds_of(part))
     return {name: statistics.median(found) * updates for name, found in times.items()}
 
 
@@ -491,39 +464,7 @@ def _peak() -> float:
     """Operations a second of a square float32 product, the best of a few: what the cores can do right now."""
     left = np.full((PEAK_SIZE, PEAK_SIZE), 0.5, np.float32)
     out = np.empty_like(left)
-    return 2 * PEAK_SIZE**3 / min(_seconds(lambda: np.matmul(left, left, out=out)) for _ in range(3))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-@contextlib.contextmanager
-def _busy_neighbours(number: int) -> Iterator[None]:
-    """Other processes that each want a core all the time."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
-    try:
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-
-
-def _most_resident() -> int:
-    """Most bytes that this process has held in memory so far; 0 where the system does not say."""
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
-    return 0
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return 2 * PEAK_SIZE**3 / min(seconds_of(lambda: np.matmul(left, left, out=out)) for _ in range(3))
 
 
 def _scikit_learn_rbm() -> Any:

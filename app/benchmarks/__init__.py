@@ -1,0 +1,1 @@
+"""The measurements behind `harmonium bench` and docs/benchmarks.md."""

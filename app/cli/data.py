@@ -1,0 +1,87 @@
+"""`harmonium import | export | db`: ratings and movies in and out."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from app import imports, ratings
+from app.cli.terminal import AsJson, open_database, print_json, progress, read_settings, tell
+from app.database import Database
+
+app = typer.Typer()
+
+db = typer.Typer(help="The database.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="u.data, u.item, ratings.csv, movies.dat, a zip, …")],
+    kind: Annotated[Literal["auto", "ratings", "movies"], typer.Option()] = "auto",
+    format_: Annotated[str, typer.Option("--format", help="Override what the content looks like.")] = "auto",
+    on_error: Annotated[
+        Literal["reject", "skip"], typer.Option(help="A bad row stops the whole file, or is left out.")
+    ] = "reject",
+    as_json: AsJson = False,
+) -> None:
+    """Load files of ratings or movies, in the order given."""
+    settings = read_settings()
+    results = []
+    with open_database(settings) as database:
+        for path in files:
+            with progress(f"importing {path.name}") as on_progress:
+                started = time.monotonic()
+                result = imports.import_file(
+                    database,
+                    settings,
+                    path,
+                    kind=kind,
+                    format_=format_,
+                    on_error=on_error,
+                    on_progress=on_progress,
+                )
+                seconds = time.monotonic() - started
+            results.append({"file": str(path), **result})
+            if not as_json:
+                _print_import(path, result, seconds)
+    if as_json:
+        print_json(results)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write; - is standard output.")] = Path("-"),
+) -> None:
+    """Write every rating as CSV; importing it again gives the same ratings."""
+    settings = read_settings()
+    with open_database(settings) as database, database.reading() as session:
+        if str(file) == "-":
+            for piece in ratings.csv_lines(session):
+                sys.stdout.write(piece)
+            return
+        unfinished = file.with_name(file.name + ".part")
+        with unfinished.open("w", encoding="utf-8", newline="") as target:
+            for piece in ratings.csv_lines(session):
+                target.write(piece)
+        unfinished.replace(file)
+
+
+@db.command("upgrade")
+def db_upgrade() -> None:
+    """Apply the migrations that are missing; safe to run twice, and at once."""
+    database = Database.from_settings(read_settings())
+    try:
+        applied = database.upgrade()
+    finally:
+        database.close()
+    tell(f"applied {', '.join(applied)}" if applied else "nothing to do")
+
+
+def _print_import(path: Path, result: dict[str, Any], seconds: float) -> None:
+    counts = ", ".join(
+        f"{result[name]} {name}" for name in ("inserted", "updated", "unchanged", "superseded", "rejected")
+    )
+    rate = result["rows"] / seconds if seconds else 0.0
+    tell(f"{path.name}: {result['rows']} rows: {counts} ({seconds:.1f} s, {rate:,.0f} rows/s)")
