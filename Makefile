@@ -41,7 +41,7 @@ format: setup ## let ruff format and mend
 
 lock: setup ## renew requirements.lock after a change of pyproject.toml
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-header --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+	  --no-header --python-version 3.11 --extra postgres --group dev pyproject.toml -o requirements.lock
 
 clean: ## remove what setup, tests and runs have made, except data/
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist

@@ -10,22 +10,26 @@ Three protocols, all of which rank the full catalogue without what the user was 
 What a ranking or a probability is made from is the training ratings (or those folded in) and nothing else.
 """
 
+import contextlib
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from app import rating_files
+from app import implicit_als, rating_files
+from app.catalogue import MovieEntry
 from app.errors import InvalidInput, TooLittleTrainingData, TrainingDiverged
-from app.learning import metrics, splitting
+from app.learning import splitting
 from app.learning.baselines import (
     EASE,
+    EASE_MEMORY_LIMIT,
     BiasedFactorisation,
     ItemNeighbours,
     LikeBiases,
@@ -35,25 +39,24 @@ from app.learning.baselines import (
     TooManyMovies,
 )
 from app.learning.configuration import TrainingConfiguration
-from app.learning.evaluation import ranking_quality
+from app.learning.evaluation import Judge, ranked_lists, relevant_rows
 from app.learning.machines import Machines
-from app.learning.metrics import Interval
 from app.learning.preferences import RatingRows
 from app.learning.training import Diverged, TooLittleData, completed, train
 from app.learning.vocabulary import Vocabulary
-from app.rating_files import RatingChunk
+from app.rating_files import MovieChunk, RatingChunk
 from app.ratings import UNTIMED
+from app.scoreboard import DEPTHS, Question, Scoreboard, Section, parts_of
 from app.settings import Settings
 
 ProtocolName = Literal["stratified", "temporal", "new-users"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("stratified", "temporal", "new-users")
 
-RANKS = 10  # that count
 NEW_USER_RATINGS = (1, 3, 5, 10, 20, None)  # folded in; None: half of them
 NEW_USER_LEAST = 25  # ratings of a held-out user who takes part
-CELLS_AT_ONCE = 4_000_000  # users x movies of one block of probabilities
-RESAMPLES = 200  # of users, for the interval of one split's AUC, Brier and ECE
-LEVEL = 0.95  # of every interval
+EXAMPLE_SECTIONS = ("", "with training ratings", "5 ratings")  # whose lists are shown
+EXAMPLE_GIVEN = 5  # ratings shown of what an example's list is made from
+STARS_LISTED = 20  # different numbers of stars; more are counted in ten steps
 
 
 @dataclass(frozen=True)
@@ -65,52 +68,69 @@ class RatingData:
         vocabulary: the movies of the columns.
         rated_at: int64 of shape (n_ratings,), microseconds since 1970, in the order of `rows`; `UNTIMED`
             where the file says nothing.
+        movies: what a file of movies says of them, by id; some or all may be missing.
     """
 
     rows: RatingRows
     vocabulary: Vocabulary
     rated_at: NDArray[np.int64]
+    movies: dict[str, MovieEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a table.
+class Shape:
+    """What the data looks like.
 
     Attributes:
-        name: what ranked or judged.
-        figures: by name. Of what ranks: ndcg, precision, recall, average_precision and reciprocal_rank at
-            10, each as any_… (every test rating is relevant) and relevant_… (those of at least
-            `relevant_at_least` stars). Of what judges: auc, brier and calibration_error of like_probability,
-            and auc_relevant, of the same numbers at `relevant_at_least`.
-        by_seed: the same figures seed by seed, to compare two rows in pairs.
-        skipped: why there are no figures.
+        n_users, n_movies, n_ratings: of the file, the newest rating of each pair.
+        of_user, of_movie: fewest, median and most ratings of a user, of a movie.
+        stars: each number of stars, or range of it, with its ratings.
     """
 
-    name: str
-    figures: dict[str, Interval] = field(default_factory=dict)
-    by_seed: dict[str, list[float]] = field(default_factory=dict)
-    skipped: str | None = None
+    n_users: int
+    n_movies: int
+    n_ratings: int
+    of_user: tuple[float, float, float]
+    of_movie: tuple[float, float, float]
+    stars: list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
-class Section:
-    """A table of a protocol.
+class Film:
+    """A movie in an example.
 
     Attributes:
-        title: whose lists these are; empty where the protocol has one table only.
-        n_users: who have a test rating, on average over the seeds.
-        n_test_ratings: the same of test ratings.
-        rows: the machine's first.
+        movie_id: its id.
+        title, year, genres: empty or None where no file of movies says them.
+        stars: what the user gave; None if the movie is in no test rating.
+        like_probability: None for what was given.
     """
 
+    movie_id: str
     title: str
-    n_users: float
-    n_test_ratings: float
-    rows: list[Row]
+    year: int | None
+    genres: tuple[str, ...]
+    stars: float | None
+    like_probability: float | None = None
 
-    def row(self, name: str) -> Row:
-        """The row of that name."""
-        return next(row for row in self.rows if row.name == name)
+
+@dataclass(frozen=True)
+class Example:
+    """The machine's list for one user of the first seed's test.
+
+    Attributes:
+        n_given: ratings that the list is made from.
+        given: those with the most stars.
+        n_test: test ratings.
+        n_relevant: those that reach `relevant_at_least`.
+        shown: the list, best first.
+    """
+
+    n_given: int
+    given: list[Film]
+    n_test: int
+    n_relevant: int
+    shown: list[Film]
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,12 @@ class Evaluation:
         liked_at_least: stars that like_probability is about.
         relevant_at_least: stars of a good recommendation.
         interval: what the 95 % intervals are taken over, in words.
+        shape: of the data.
+        configuration: the machine's settings, as resolved for the first seed.
         sections: the tables.
+        example_section: title of the section that the examples are of.
+        examples: lists of a user with few, with middling and with many ratings. Who is shown depends on the
+            number of ratings alone, never on how good the list is.
     """
 
     protocol: ProtocolName
@@ -131,25 +156,11 @@ class Evaluation:
     liked_at_least: float
     relevant_at_least: float
     interval: str
+    shape: Shape
+    configuration: dict[str, Any]
     sections: list[Section]
-
-
-class Judge(Protocol):
-    """What gives probabilities."""
-
-    def like_probability(
-        self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
-    ) -> NDArray[np.float32]:
-        """Shape (n_users, m or n_movies)."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What one seed's machine is asked: the ratings given and the test ratings of the same users."""
-
-    title: str
-    given: RatingRows
-    test: RatingRows
+    example_section: str
+    examples: list[Example]
 
 
 def read_rows(path: Path, settings: Settings) -> RatingData:
@@ -199,6 +210,29 @@ def read_rows(path: Path, settings: Settings) -> RatingData:
     return RatingData(rows, Vocabulary(movie_ids), rated_at[kept])
 
 
+def read_movies(path: Path, settings: Settings) -> dict[str, MovieEntry]:
+    """The movies of a file by id, later entries adding to earlier ones; `InvalidInput` for bad rows."""
+    said: dict[str, dict[str, Any]] = {}
+    found = rating_files.recognise(
+        path,
+        kind="movies",
+        stars_min=settings.stars_min,
+        stars_max=settings.stars_max,
+        unpacked_limit=settings.unpacked_limit,
+    )
+    for chunk in found.chunks():
+        if not isinstance(chunk, MovieChunk):
+            continue
+        if chunk.errors:
+            raise InvalidInput(
+                f"{path}: {chunk.errors[0].location}: {chunk.errors[0].message}", errors=chunk.errors
+            )
+        for entry in chunk.entries:
+            known = {name: value for name, value in vars(entry).items() if value is not None}
+            said[entry.movie_id] = said.get(entry.movie_id, {}) | known
+    return {movie_id: MovieEntry(**values) for movie_id, values in said.items()}
+
+
 def evaluate(
     data: RatingData,
     protocol: ProtocolName,
@@ -214,8 +248,13 @@ def evaluate(
         InvalidInput: the ratings do not allow the protocol.
         TooLittleTrainingData, TrainingDiverged: of the machine.
     """
-    gathered: dict[str, _Gathered] = {}
+    gathered: dict[str, Scoreboard] = {}
     liked_at_least = configuration.liked_at_least
+    # The temporal split knows no seed: only the machine's chance differs, and that is not what is uncertain.
+    over_users = len(seeds) == 1 or protocol == "temporal"
+    genres = _genres(data)
+    resolved: dict[str, Any] = {}
+    example_section, examples = "", list[Example]()
     for number, seed in enumerate(seeds):
         training_rows, questions = _split(data, protocol, seed)
 
@@ -224,28 +263,41 @@ def evaluate(
 
         configured = replace(configuration, seed=seed)
         machines = _trained(training_rows, data.vocabulary, configured, lambda share: report(0.9 * share))
+        if not all(asked.test.n_ratings for asked in questions):
+            raise InvalidInput("No user has the three ratings that a test rating needs.")
+        parts = [parts_of(asked, training_rows, genres) for asked in questions]
+        if number == 0:
+            resolved = machines.configuration.as_dict()
+            example = min(
+                (asked for asked in questions if asked.title in EXAMPLE_SECTIONS),
+                key=lambda asked: EXAMPLE_SECTIONS.index(asked.title),
+                default=questions[0],
+            )
+            example_section, examples = example.title, _examples(machines, example, data, relevant_at_least)
         contestants = _contestants(machines, training_rows, liked_at_least, relevant_at_least, seed)
         for name, ranks, judges, skipped in contestants:
-            for asked in questions:
-                table = gathered.setdefault(asked.title, _Gathered())
+            for asked, its_parts in zip(questions, parts, strict=True):
+                table = gathered.setdefault(asked.title, Scoreboard(over_users))
                 measured = table.of(name)
                 measured.skipped = skipped
                 if ranks is not None:
-                    measured.rank(ranks, asked, relevant_at_least)
+                    measured.rank(ranks, asked, its_parts, training_rows, relevant_at_least)
                 if judges is not None:
-                    measured.judge(judges, asked, liked_at_least, relevant_at_least)
-        for asked in questions:
-            gathered[asked.title].count(asked)
+                    measured.judge(judges, asked, its_parts, liked_at_least, relevant_at_least)
+        for asked, its_parts in zip(questions, parts, strict=True):
+            gathered[asked.title].count(asked, its_parts)
         report(1.0)
-    # The temporal split knows no seed: only the machine's chance differs, and that is not what is uncertain.
-    over_users = len(seeds) == 1 or protocol == "temporal"
     return Evaluation(
         protocol,
         seeds,
         liked_at_least,
         relevant_at_least,
         "users" if over_users else "seeds",
-        [table.section(title, over_users) for title, table in gathered.items()],
+        _shape(data.rows),
+        resolved,
+        [table.section(title) for title, table in gathered.items()],
+        example_section,
+        examples,
     )
 
 
@@ -262,18 +314,19 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _split(data: RatingData, protocol: ProtocolName, seed: int) -> tuple[RatingRows, list[_Asked]]:
+def _split(data: RatingData, protocol: ProtocolName, seed: int) -> tuple[RatingRows, list[Question]]:
     """The rows that train, and what is asked then."""
     rows = data.rows
     if protocol == "stratified":
         training_rows, test = splitting.stratified(rows, np.random.default_rng(seed))
-        return training_rows, [_Asked("", training_rows, test)]
+        tested = np.flatnonzero(test.lengths > 0)
+        return training_rows, [Question("", training_rows.rows(tested), test.rows(tested))]
     if protocol == "temporal":
         if (data.rated_at == UNTIMED).any():
             raise InvalidInput("The temporal protocol needs the time of every rating, and some have none.")
         training_rows, test = splitting.temporal(rows, data.rated_at)
         return training_rows, [
-            _Asked(title, training_rows.rows(users), test.rows(users))
+            Question(title, training_rows.rows(users), test.rows(users))
             for title, users in (
                 ("with training ratings", np.flatnonzero((test.lengths > 0) & (training_rows.lengths > 0))),
                 (
@@ -295,8 +348,72 @@ def _split(data: RatingData, protocol: ProtocolName, seed: int) -> tuple[RatingR
         # The same stream for every n, and so the same order of a user's ratings: more of them are told.
         given, test = splitting.given(held_out, np.random.default_rng([seed, 1]), n_given)
         title = "half of their ratings" if n_given is None else f"{n_given} rating{'s'[: n_given > 1]}"
-        questions.append(_Asked(title, given, test))
+        questions.append(Question(title, given, test))
     return training_rows, questions
+
+
+def _genres(data: RatingData) -> dict[str, NDArray[np.bool_]]:
+    """The movies of each genre, shape (n_movies,)."""
+    result: dict[str, NDArray[np.bool_]] = defaultdict(lambda: np.zeros(len(data.vocabulary), np.bool_))
+    for column, movie_id in enumerate(data.vocabulary.movie_ids):
+        entry = data.movies.get(movie_id)
+        for genre in (entry.genres if entry else None) or ():
+            result[genre][column] = True
+    return dict(result)
+
+
+def _shape(rows: RatingRows) -> Shape:
+    def spread(lengths: NDArray[np.int64]) -> tuple[float, float, float]:
+        return float(lengths.min()), float(np.median(lengths)), float(lengths.max())
+
+    values, n = np.unique(rows.stars, return_counts=True)
+    names = [f"{value:g}" for value in values.tolist()]
+    if values.size > STARS_LISTED:
+        n, edges = np.histogram(rows.stars, 10)
+        names = [f"{one:.3g} to {other:.3g}" for one, other in pairwise(edges.tolist())]
+    return Shape(
+        rows.n_users,
+        rows.n_movies,
+        rows.n_ratings,
+        spread(rows.lengths),
+        spread(rows.ratings_per_movie()),
+        list(zip(names, n.tolist(), strict=True)),
+    )
+
+
+def _examples(
+    machines: Machines, asked: Question, data: RatingData, relevant_at_least: float
+) -> list[Example]:
+    """The lists of the users in the middle of each third by number of given ratings."""
+    by_length = np.argsort(asked.given.lengths, kind="stable")
+    places = dict.fromkeys(len(by_length) * third // 6 for third in (1, 3, 5))
+
+    def film(column: int, stars: float | None, probability: float | None = None) -> Film:
+        movie_id = data.vocabulary.movie_ids[column]
+        entry = data.movies.get(movie_id, MovieEntry(movie_id))
+        return Film(movie_id, entry.title or "", entry.year, entry.genres or (), stars, probability)
+
+    result = []
+    for user in by_length[list(places)].tolist():
+        given, test = asked.given.rows([user]), asked.test.rows([user])
+        ranked = ranked_lists(machines.blended_scores, given, DEPTHS[0])[0]
+        ranked = ranked[ranked >= 0]
+        probability = machines.like_probability(given, ranked)[0]
+        tested = dict(zip(test.indices.tolist(), test.stars.tolist(), strict=True))
+        best = np.argsort(-given.stars, kind="stable")[:EXAMPLE_GIVEN]
+        result.append(
+            Example(
+                given.n_ratings,
+                [film(int(given.indices[place]), float(given.stars[place])) for place in best],
+                test.n_ratings,
+                relevant_rows(test, relevant_at_least).n_ratings,
+                [
+                    film(column, tested.get(column), likely)
+                    for column, likely in zip(ranked.tolist(), probability.tolist(), strict=True)
+                ],
+            )
+        )
+    return result
 
 
 def _trained(
@@ -323,6 +440,21 @@ class _Blended:
         return self.machines.blended_scores(rows)
 
 
+def spare_memory() -> int:
+    """Bytes that this process may still take without harm: three quarters of what is free, as Linux tells it.
+
+    The least of the machine's and of the control group's; a great number where nobody tells.
+    """
+    free = [sys.maxsize]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        free.append(max(0, limit - used))
+    return min(free) // 4 * 3
+
+
 def _contestants(
     machines: Machines, rows: RatingRows, liked_at_least: float, relevant_at_least: float, seed: int
 ) -> Iterator[tuple[str, Scorer | None, Judge | None, str | None]]:
@@ -330,15 +462,22 @@ def _contestants(
     yield "machine", _Blended(machines), machines, None
     yield "popularity", Popularity(rows), None, None
     yield "item neighbours", ItemNeighbours(rows), None, None
+    memory = min(EASE_MEMORY_LIMIT, spare_memory())
     try:
-        rated, liked = EASE(rows), EASE(rows, liked_at_least=relevant_at_least)
-    except TooManyMovies as error:
+        rated = EASE(rows, memory_limit=memory)
+        liked = EASE(rows, liked_at_least=relevant_at_least, memory_limit=memory)
+    except (TooManyMovies, MemoryError) as error:
         for name in ("EASE rated", "EASE liked", "EASE summed"):
-            yield name, None, None, str(error)
+            yield name, None, None, str(error) or "EASE does not fit into memory"
     else:
         yield "EASE rated", rated, None, None
         yield "EASE liked", liked, None, None
         yield "EASE summed", Sum([rated, liked]), None, None
+        del rated, liked  # two squares over the catalogue
+    if implicit_als.missing is None:
+        yield "implicit ALS", implicit_als.ImplicitALS(rows, seed=seed), None, None
+    else:
+        yield "implicit ALS", None, None, implicit_als.missing
     rng = np.random.default_rng([seed, 2])
     yield "biases", None, LikeBiases(rows, liked_at_least=liked_at_least, rng=rng), None
     yield (
@@ -347,130 +486,3 @@ def _contestants(
         BiasedFactorisation(rows, liked_at_least=liked_at_least, rng=rng),
         None,
     )
-
-
-class _Measured:
-    """What one contestant did, split after split."""
-
-    def __init__(self) -> None:
-        self.skipped: str | None = None
-        self._of_users: dict[str, list[NDArray[np.float64]]] = defaultdict(list)  # one value a user
-        self._of_splits: dict[str, list[Interval]] = defaultdict(list)  # over users
-
-    def rank(self, scorer: Scorer, asked: _Asked, relevant_at_least: float) -> None:
-        """Look at the lists."""
-        for kind, least in (("any", None), ("relevant", relevant_at_least)):
-            quality = ranking_quality(
-                scorer.scores, asked.given, asked.test, relevant_at_least=least, k=RANKS
-            )
-            for metric in ("ndcg", "precision", "recall", "average_precision", "reciprocal_rank"):
-                self._of_users[f"{kind}_{metric}"].append(getattr(quality, metric))
-
-    def judge(self, judge: Judge, asked: _Asked, liked_at_least: float, relevant_at_least: float) -> None:
-        """Look at the probabilities of the test ratings."""
-        probability = probabilities(judge, asked.given, asked.test)
-        liked, relevant = (
-            asked.test.stars >= np.float32(least) for least in (liked_at_least, relevant_at_least)
-        )
-
-        def measure(chosen: NDArray[np.int64] | slice) -> list[float]:
-            return [
-                metrics.auc(liked[chosen], probability[chosen]),
-                metrics.auc(relevant[chosen], probability[chosen]),
-                metrics.brier(liked[chosen], probability[chosen]),
-                metrics.expected_calibration_error(liked[chosen], probability[chosen]),
-            ]
-
-        # Ratings of one user are not independent, so users are drawn. Only the spread of the draws is used:
-        # their mean ECE is too high.
-        test, rng = asked.test, np.random.default_rng(0)
-        draws = np.array(
-            [measure(_entries(test, rng.integers(0, test.n_users, test.n_users))) for _ in range(RESAMPLES)]
-        )
-        error = 1.96 * draws.std(axis=0, ddof=1)
-        names = ("auc", "auc_relevant", "brier", "calibration_error")
-        for name, value, half in zip(names, measure(slice(None)), error.tolist(), strict=True):
-            self._of_splits[name].append(Interval(value, value - half, value + half, test.n_users))
-
-    def by_seed(self) -> dict[str, list[float]]:
-        """Every figure, split after split."""
-        of_users = {
-            name: [metrics.normal_interval(one).mean for one in values]
-            for name, values in self._of_users.items()
-        }
-        return of_users | {name: [one.mean for one in values] for name, values in self._of_splits.items()}
-
-    def figures(self, over_users: bool) -> dict[str, Interval]:
-        """Every figure with its interval."""
-        if not over_users:
-            return {name: over_seeds(values) for name, values in self.by_seed().items()}
-        result = {
-            name: metrics.normal_interval(_mean_of_splits(np.array(values)))
-            for name, values in self._of_users.items()
-        }
-        for name, intervals in self._of_splits.items():
-            mean, low, high = (
-                float(np.mean([getattr(one, end) for one in intervals])) for end in ("mean", "low", "high")
-            )
-            result[name] = Interval(mean, low, high, intervals[0].n)
-        return result
-
-
-class _Gathered:
-    """A table while it is being filled."""
-
-    def __init__(self) -> None:
-        self._measured: dict[str, _Measured] = {}
-        self._n_users: list[int] = []
-        self._n_test_ratings: list[int] = []
-
-    def of(self, name: str) -> _Measured:
-        """What the contestant did."""
-        return self._measured.setdefault(name, _Measured())
-
-    def count(self, asked: _Asked) -> None:
-        """Note how much was asked."""
-        self._n_users.append(int(np.count_nonzero(asked.test.lengths)))
-        self._n_test_ratings.append(asked.test.n_ratings)
-
-    def section(self, title: str, over_users: bool) -> Section:
-        """The finished table."""
-        rows = [
-            Row(name, measured.figures(over_users), measured.by_seed(), measured.skipped)
-            for name, measured in self._measured.items()
-        ]
-        return Section(title, float(np.mean(self._n_users)), float(np.mean(self._n_test_ratings)), rows)
-
-
-def probabilities(judge: Judge, given: RatingRows, test: RatingRows) -> NDArray[np.float32]:
-    """like_probability of every test rating from the same users' given ratings, shape (n_ratings,)."""
-    result = np.empty(test.n_ratings, np.float32)
-    block = max(1, CELLS_AT_ONCE // max(test.n_movies, 1))
-    for start in range(0, test.n_users, block):
-        users = np.arange(start, min(start + block, test.n_users))
-        asked = test.rows(users)
-        its = slice(test.indptr[users[0]], test.indptr[users[-1] + 1])
-        result[its] = judge.like_probability(given.rows(users))[asked.users, asked.indices]
-    return result
-
-
-def over_seeds(values: list[float]) -> Interval:
-    """The mean over seeds and its interval by Student's t, which is wide where there are few."""
-    n = sum(not math.isnan(value) for value in values)
-    quantile = float(stdtrit(n - 1, (1 + LEVEL) / 2)) if n > 1 else math.inf
-    return metrics.normal_interval(np.array(values), z=quantile)
-
-
-def _mean_of_splits(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each user's mean, NaN where it is in every split; the splits must be of the same users."""
-    defined = ~np.isnan(values)
-    result = np.full(values.shape[1], np.nan)
-    np.divide(np.nansum(values, axis=0), defined.sum(axis=0), out=result, where=defined.any(axis=0))
-    return result
-
-
-def _entries(rows: RatingRows, users: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the ratings of the drawn users lie, those of one drawn twice two times."""
-    starts, lengths = rows.indptr[users], rows.lengths[users]
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())

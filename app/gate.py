@@ -2,7 +2,7 @@
 
 Reserved users, whom no version was trained with, are folded in with half of their ratings; the full catalogue
 is ranked, and the other half is looked for. Users are compared in pairs, so that easy and hard ones do not
-blur the difference.
+blur the difference. How honest `like_probability` is to them is measured in passing, and decides nothing.
 """
 
 import math
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.learning import splitting
 from app.learning.baselines import Popularity
-from app.learning.evaluation import ranking_quality
+from app.learning.evaluation import Judged, list_quality, ranked_lists
 from app.learning.machines import Machines
 from app.learning.metrics import normal_interval
 from app.learning.preferences import RatingRows
@@ -24,6 +24,7 @@ from app.learning.vocabulary import Vocabulary
 
 # Reserved users below which a comparison says nothing.
 LEAST_USERS = 30
+RANKS = 10  # that count
 
 Outcome = Literal["activated", "candidate", "not_evaluated"]
 
@@ -52,7 +53,9 @@ class Verdict:
             users; it becomes active).
         words: the same with the figures, for people.
         figures: JSON-safe: `n_users`, and nDCG@10 *any* and *relevant* of the new version, of popularity and
-            of the active version, with the mean paired difference to each and its 95 % interval.
+            of the active version, with the mean paired difference to each and its 95 % interval;
+            `like_probability` of the new version over the ratings that were looked for: AUC, Brier score,
+            calibration error and the bins of its reliability curve.
     """
 
     outcome: Outcome
@@ -100,6 +103,7 @@ def verdict_on(
         "relevant_at_least": relevant_at_least,
         "machine": own.means(),
         "popularity": popular.means() | {"difference": own.minus(popular)},
+        "like_probability": _honesty(machines, given, test, relevant_at_least),
     }
     wins = own.mean > popular.mean
     against = f"popularity {popular.mean:.3f}"
@@ -121,6 +125,29 @@ def verdict_on(
         f"users); {'activated' if wins else 'stays a candidate'}"
     )
     return Verdict(outcome, words, figures)
+
+
+def _honesty(
+    machines: Machines, given: RatingRows, test: RatingRows, relevant_at_least: float
+) -> dict[str, Any]:
+    """What like_probability says of the ratings looked for, beside what they were; JSON-safe."""
+    judged = Judged.of(
+        machines,
+        given,
+        test,
+        liked_at_least=machines.liked_at_least,
+        relevant_at_least=relevant_at_least,
+    )
+    curve = judged.reliability()
+    bins = zip(curve.predicted.tolist(), curve.observed.tolist(), curve.n.tolist(), strict=True)
+    return {
+        "liked_at_least": machines.liked_at_least,
+        "n_ratings": test.n_ratings,
+        **{name: _finite(value) for name, value in judged.figures().items()},
+        "reliability": [
+            {"predicted": predicted, "observed": observed, "n": n} for predicted, observed, n in bins
+        ],
+    }
 
 
 def translated(machines: Machines, vocabulary: Vocabulary) -> Callable[[RatingRows], Scores]:
@@ -155,9 +182,10 @@ class _Ndcg:
         test: RatingRows,
         relevant_at_least: float,
     ) -> "_Ndcg":
+        ranked = ranked_lists(scores, given, RANKS)
         return cls(
-            any=ranking_quality(scores, given, test).ndcg,
-            relevant=ranking_quality(scores, given, test, relevant_at_least=relevant_at_least).ndcg,
+            any=list_quality(ranked, test, k=RANKS).ndcg,
+            relevant=list_quality(ranked, test, relevant_at_least=relevant_at_least, k=RANKS).ndcg,
         )
 
     @property

@@ -1,9 +1,14 @@
 """The gate on answers known in advance, and its translation between vocabularies."""
 
+import json
+
 import numpy as np
+import pytest
 
 from app import gate
+from app.learning import metrics, splitting
 from app.learning.configuration import TrainingConfiguration
+from app.learning.evaluation import probabilities
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 from app.learning.training import completed, train
@@ -57,6 +62,17 @@ def test_the_same_machines_do_not_lose_against_themselves() -> None:
     assert verdict.outcome == "activated"
     assert verdict.figures["active"]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert "active version 7" in verdict.words
+    honesty = verdict.figures["like_probability"]
+    given, test = splitting.given(reserved, np.random.default_rng(0), None)
+    said, liked = probabilities(machines, given, test), test.stars >= 3
+    assert honesty["auc"] == pytest.approx(metrics.auc(liked, said))
+    assert honesty["brier"] == pytest.approx(metrics.brier(liked, said))
+    bins = honesty["reliability"]
+    assert sum(one["n"] for one in bins) == honesty["n_ratings"] == 80 * 6
+    assert [one["predicted"] for one in bins] == sorted(one["predicted"] for one in bins)
+    gaps = [one["n"] * abs(one["predicted"] - one["observed"]) for one in bins]
+    assert honesty["calibration_error"] == pytest.approx(sum(gaps) / honesty["n_ratings"])
+    assert json.loads(json.dumps(verdict.figures, allow_nan=False)) == verdict.figures
 
 
 def test_an_active_version_that_knows_the_reserved_users_is_not_compared() -> None:

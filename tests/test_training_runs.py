@@ -54,6 +54,9 @@ def test_a_version_that_wins_at_the_gate_becomes_active(database: Database, sett
     assert row.verdict["outcome"] == "activated"
     assert row.metrics["machine"]["relevant"] > row.metrics["popularity"]["relevant"]
     assert row.metrics["popularity"]["difference"]["mean"] > 0
+    honesty = row.metrics["like_probability"]
+    assert 0 < honesty["brier"] < 1
+    assert sum(one["n"] for one in honesty["reliability"]) == honesty["n_ratings"]
     assert row.verdict["words"] in str(run.run.evaluation)
 
 

@@ -70,6 +70,64 @@ def reciprocal_rank(hits: Hits, n_relevant: Counts) -> Vector:
     return np.where(np.asarray(n_relevant) > 0, first, np.nan)
 
 
+def coverage(ranked: NDArray[np.integer[Any]], groups: NDArray[np.bool_]) -> Vector:
+    """Share of the movies of each group that at least one user is shown, shape (n_groups,).
+
+    Args:
+        ranked: the columns that each user is shown, shape (n_users, depth); -1 where there is none.
+        groups: which movies are in each group, shape (n_groups, n_movies). An empty group has NaN.
+    """
+    shown = np.zeros(groups.shape[1], np.bool_)
+    shown[ranked[ranked >= 0]] = True
+    return _ratio((groups & shown).sum(axis=1), groups.sum(axis=1))
+
+
+def self_information(n_raters: Counts, n_users: int) -> Vector:
+    """How surprising it is that a user rated a movie: -log2 of the share of users who did, in bits.
+
+    A movie that nobody rated counts as if one user had. Its mean over what is shown is *novelty* (Zhou et
+    al., "Solving the apparent diversity-accuracy dilemma", PNAS 2010). Shape (n_movies,).
+    """
+    result: Vector = np.log2(n_users) - np.log2(np.maximum(np.asarray(n_raters, np.float64), 1))
+    return result
+
+
+def mean_over_shown(ranked: NDArray[np.integer[Any]], value: NDArray[Any]) -> Vector:
+    """The mean of a value of movies over what each user is shown, shape (n_users,); NaN with nothing shown.
+
+    Args:
+        ranked: shape (n_users, depth); -1 where there is none.
+        value: shape (n_movies,).
+    """
+    shown = ranked >= 0
+    return _ratio(np.where(shown, np.asarray(value, np.float64)[ranked], 0).sum(axis=1), shown.sum(axis=1))
+
+
+HEAD, MIDDLE, TAIL = range(3)
+
+
+def popularity_classes(n_ratings: Counts) -> NDArray[np.int64]:
+    """Head, middle or tail of the catalogue, each with a third of all ratings, the most rated movies first.
+
+    A movie on which a border falls belongs to the class before the border. Equally popular movies go by
+    column; movies without ratings are in the tail.
+
+    Args:
+        n_ratings: of each movie, shape (n_movies,).
+
+    Returns:
+        HEAD, MIDDLE or TAIL of each movie, shape (n_movies,).
+    """
+    counts = np.asarray(n_ratings, np.int64)
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]  # ratings of all more popular movies
+    result = np.empty(counts.size, np.int64)
+    result[order] = np.where(
+        counts[order] > 0, np.minimum(3 * before // max(int(counts.sum()), 1), TAIL), TAIL
+    )
+    return result
+
+
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Vector:
     """The quotient, NaN where the denominator is 0."""
     result = np.full(numerator.shape, np.nan)
@@ -98,6 +156,16 @@ def auc(outcome: NDArray[np.bool_], score: NDArray[np.floating[Any]]) -> float:
 def brier(outcome: NDArray[np.bool_], probability: NDArray[np.floating[Any]]) -> float:
     """Mean squared difference of probability and outcome; lower is better."""
     return float(np.square(np.asarray(probability, np.float64) - outcome).mean())
+
+
+def absolute_difference(outcome: NDArray[np.bool_], probability: NDArray[np.floating[Any]]) -> float:
+    """Mean |v - v'| of what came out, 0 or 1, and its probability; lower is better, but not honest.
+
+    It is the test loss of the usual tutorial on RBMs for ratings, which takes a 0 or 1 drawn with that
+    probability for v': the expectation is the same. Unlike the Brier score it rewards exaggeration: the least
+    is reached by rounding every probability to 0 or 1.
+    """
+    return float(np.abs(np.asarray(probability, np.float64) - outcome).mean())
 
 
 def expected_calibration_error(

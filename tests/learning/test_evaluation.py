@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from app.learning import evaluation, metrics
 from app.learning.baselines import Popularity
-from app.learning.evaluation import ranking_quality
+from app.learning.evaluation import Judged, list_quality, ranked_lists, ranking_quality
 from app.learning.preferences import RatingRows
 from app.learning.ranking import Scores
 
@@ -52,3 +56,115 @@ def test_popularity_ranks_everyone_alike(given: RatingRows) -> None:
 def test_rows_of_different_users_are_refused(given: RatingRows) -> None:
     with pytest.raises(ValueError, match="same users"):
         ranking_quality(Popularity(given).scores, given, given.rows([0]))
+
+
+def test_probabilities_come_in_the_order_of_the_test_ratings(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Numbering:
+        def like_probability(
+            self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
+        ) -> NDArray[np.float32]:
+            return (rows.stars[rows.indptr[:-1], None] + np.arange(rows.n_movies) / 100).astype(np.float32)
+
+    given = RatingRows.from_coordinates([0, 1, 2], [0, 0, 0], [1, 2, 3], 3, 4)
+    test = RatingRows.from_coordinates([0, 2, 2], [3, 1, 2], [5, 5, 5], 3, 4)
+    for cells in (1, 8, 1_000):
+        monkeypatch.setattr(evaluation, "CELLS_AT_ONCE", cells)
+        np.testing.assert_allclose(evaluation.probabilities(Numbering(), given, test), [1.03, 3.01, 3.02])
+
+
+def test_a_deep_list_says_what_a_short_one_does() -> None:
+    rng = np.random.default_rng(4)
+    rated = rng.random((30, 60)) < 0.3
+    is_test = rng.random((30, 60)) < 0.5
+    given, test = (
+        RatingRows.from_coordinates(
+            cells.nonzero()[0], cells.nonzero()[1], rng.integers(1, 6, int(cells.sum())), 30, 60
+        )
+        for cells in (rated & ~is_test, rated & is_test)
+    )
+    scores = rng.random((30, 60))
+    ranked = ranked_lists(lambda _: scores, given, 20)
+    assert ranked.shape == (30, 20)
+    for k in (10, 20):
+        for least in (None, 4.0):
+            deep = list_quality(ranked, test, relevant_at_least=least, k=k)
+            short = ranking_quality(lambda _: scores, given, test, relevant_at_least=least, k=k)
+            assert deep.k == k
+            for name in evaluation.RANKING_METRICS:
+                np.testing.assert_array_equal(getattr(deep, name), getattr(short, name))
+
+
+class Saying:
+    """Gives every user the same probabilities, one a movie."""
+
+    def __init__(self, *probability: float) -> None:
+        self.probability = np.array(probability, np.float32)
+
+    def like_probability(
+        self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.float32]:
+        return np.tile(self.probability, (rows.n_users, 1))
+
+
+def judged_of(test: RatingRows, *probability: float) -> Judged:
+    given = test.where(np.zeros(test.n_ratings, np.bool_))
+    return Judged.of(Saying(*probability), given, test, liked_at_least=3.0, relevant_at_least=4.0)
+
+
+@pytest.fixture
+def many() -> RatingRows:
+    rng = np.random.default_rng(8)
+    users, movies = np.nonzero(rng.random((40, 12)) < 0.5)
+    stars = np.clip(rng.integers(1, 6, users.size) + movies % 3, 1, 5)
+    return RatingRows.from_coordinates(users, movies, stars, 40, 12)
+
+
+SAID = tuple(np.round(np.linspace(0.2, 0.9, 12), 2).tolist())
+
+
+def test_the_figures_of_probabilities_are_those_of_the_metrics(many: RatingRows) -> None:
+    figures = judged_of(many, *SAID).figures()
+    probability = np.array(SAID, np.float32)[many.indices]
+    liked, relevant = many.stars >= 3, many.stars >= 4
+    assert figures["auc"] == pytest.approx(metrics.auc(liked, probability))
+    assert figures["auc_relevant"] == pytest.approx(metrics.auc(relevant, probability))
+    assert figures["brier"] == pytest.approx(metrics.brier(liked, probability))
+    expected = metrics.expected_calibration_error(liked, probability)
+    assert figures["calibration_error"] == pytest.approx(expected)
+    assert figures["absolute_difference"] == pytest.approx(metrics.absolute_difference(liked, probability))
+
+
+def test_a_user_who_counts_twice_is_a_user_who_is_there_twice(many: RatingRows) -> None:
+    times = np.arange(40) % 3
+    again = judged_of(many.rows(np.repeat(np.arange(40), times)), *SAID).figures()
+    weighted = judged_of(many, *SAID).figures(times)
+    for name in ("auc", "auc_relevant", "brier", "absolute_difference"):
+        assert weighted[name] == pytest.approx(again[name]), name
+    # The bins stay those of all ratings, so this one is near only.
+    assert weighted["calibration_error"] == pytest.approx(again["calibration_error"], abs=0.05)
+    assert all(np.isnan(value) for value in judged_of(many, *SAID).figures(np.zeros(40, np.int64)).values())
+
+
+def test_a_reliability_curve_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "RELIABILITY_BINS", 2)
+    # At .1: not liked, liked; at .3: not liked; at .8: liked; at 1: liked. Bins of three and two.
+    test = RatingRows.from_coordinates([0, 1, 0, 1, 1], [0, 0, 1, 2, 3], [1, 5, 2, 3, 4], 2, 4)
+    judged = judged_of(test, 0.1, 0.3, 0.8, 1.0)
+    curve = judged.reliability()
+    np.testing.assert_allclose(curve.predicted, [0.5 / 3, 0.9], rtol=1e-6)
+    np.testing.assert_allclose(curve.observed, [1 / 3, 1])
+    assert curve.n.tolist() == [3, 2]
+    assert curve.histogram[[2, 6, 16, 19]].tolist() == [2, 1, 1, 1]
+    assert curve.histogram.sum() == 5
+    gap = (3 * abs(0.5 / 3 - 1 / 3) + 2 * 0.1) / 5
+    assert judged.figures()["calibration_error"] == pytest.approx(gap)
+    # User 0 alone disliked two of the first bin and is not in the second.
+    again = judged.observed_again(np.array([[1, 1], [1, 0], [0, 3]]))
+    np.testing.assert_allclose(again, np.array([[1 / 3, 1], [0, np.nan], [1, 1]]))
+
+
+def test_of_no_ratings_there_are_no_figures(many: RatingRows) -> None:
+    nothing = judged_of(many, *SAID).where(np.zeros(many.n_ratings, np.bool_))
+    assert all(np.isnan(value) for value in nothing.figures().values())
+    assert nothing.reliability().n.tolist() == []
+    assert nothing.observed_again(np.ones((3, 40), np.int64)).shape == (3, 0)

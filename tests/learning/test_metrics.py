@@ -80,6 +80,41 @@ def test_calibration_error_by_hand() -> None:
     assert metrics.expected_calibration_error(np.array([True]), np.array([0.25])) == pytest.approx(0.75)
 
 
+def test_coverage_by_hand() -> None:
+    ranked = np.array([[0, 1], [1, 4], [1, -1]])  # 0, 1 and 4 of five movies
+    groups = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], np.bool_)
+    np.testing.assert_allclose(metrics.coverage(ranked, groups), [3 / 5, 1 / 2, 1, np.nan])
+    np.testing.assert_allclose(metrics.coverage(np.full((2, 3), -1), groups), [0, 0, 0, np.nan])
+
+
+def test_novelty_by_hand() -> None:
+    information = metrics.self_information(np.array([8, 4, 1, 0]), n_users=8)
+    np.testing.assert_allclose(information, [0, 1, 3, 3])  # nobody's movie counts as one user's
+    ranked = np.array([[0, 1, 2], [1, -1, -1], [-1, -1, -1]])
+    np.testing.assert_allclose(metrics.mean_over_shown(ranked, information), [4 / 3, 1, np.nan])
+
+
+def test_popularity_classes_by_hand() -> None:
+    # 12 ratings; before each movie, the most rated first: 0, 5, 7, 9, 10, 11 -> thirds 0, 1, 1, 2, 2, 2.
+    counts = np.array([1, 5, 0, 2, 1, 2, 1])
+    assert metrics.popularity_classes(counts).tolist() == [2, 0, 2, 1, 2, 1, 2]
+    assert metrics.popularity_classes(np.array([1, 1, 1])).tolist() == [0, 1, 2]
+    assert metrics.popularity_classes(np.array([9])).tolist() == [metrics.HEAD]
+    assert metrics.popularity_classes(np.zeros(2, np.int64)).tolist() == [metrics.TAIL] * 2
+
+
+def test_absolute_difference_by_hand_and_as_the_tutorial_draws_it() -> None:
+    outcome, probability = np.array([True, False, True, False]), np.array([0.9, 0.2, 0.4, 0.5])
+    expected = (0.1 + 0.2 + 0.6 + 0.5) / 4
+    assert metrics.absolute_difference(outcome, probability) == pytest.approx(expected)
+    drawn = np.random.default_rng(0).random((20_000, 4)) < probability
+    assert np.abs(drawn.astype(float) - outcome).mean() == pytest.approx(expected, abs=0.005)
+    # Rounding is rewarded: the Brier score would rise.
+    sure = np.array([0.8] * 4), np.array([True, True, True, False])
+    assert metrics.absolute_difference(sure[1], np.ones(4)) < metrics.absolute_difference(sure[1], sure[0])
+    assert metrics.brier(sure[1], np.ones(4)) > metrics.brier(sure[1], sure[0])
+
+
 def test_intervals_hold_the_mean_and_leave_nan_out() -> None:
     values = np.array([1.0, 2.0, 3.0, np.nan])
     interval = metrics.normal_interval(values)
