@@ -1,20 +1,22 @@
 """Model versions in the database: store, verify, activate, load; and the one that a process serves.
 
 A version's file is kept in chunks with a SHA-256 over the whole. Nothing is unpickled. The active version
-is a pointer in a table of one row, so that activation is one transaction.
+is a pointer in a table of one row, so that activation is one transaction; every move of it is recorded.
 """
 
 import hashlib
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app import cursors
@@ -23,11 +25,15 @@ from app.errors import Conflict, CorruptModelVersion, HarmoniumError, NotFound, 
 from app.learning import model_file
 from app.learning.machines import Machines
 from app.ratings import pack_keys
-from app.tables import ActiveVersion, ModelVersion, ModelVersionChunk
+from app.tables import Activation, ActiveVersion, ModelVersion, ModelVersionChunk
 
 log = structlog.get_logger()
 
 CHUNK_BYTES = 4 * 1024**2
+LONGEST_NOTE = 1_000  # characters
+
+Cause = Literal["gate", "request", "rollback"]
+"""Why a version became active: it won at the gate, somebody asked for it, or somebody undid the last one."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,9 @@ def load(session: Session, version: int) -> Machines:
     try:
         return model_file.load(bytes(content))
     except model_file.UnreadableModelFile as error:
-        raise CorruptModelVersion(f"Model version {version} cannot be read: {error}") from error
+        raise CorruptModelVersion(
+            f"Model version {version} cannot be read: {error}. Activate another version, or retrain."
+        ) from error
 
 
 def get(session: Session, version: int) -> ModelVersion:
@@ -138,27 +146,128 @@ def etag(pointer: ActiveVersion | None) -> str:
 
 
 def activate(
-    session: Session, version: int, *, if_match: str | None = None, force: bool = False
+    session: Session,
+    version: int,
+    *,
+    if_match: str | None = None,
+    force: bool = False,
+    cause: Cause = "request",
 ) -> ActiveVersion:
     """Point at a version after verifying its bytes.
 
     Args:
         force: activate a candidate, which has not won at the gate, as well; without it that is a `Conflict`.
         if_match: the `etag` that the caller saw; `PreconditionFailed` when the pointer has moved since.
+        cause: for the history.
 
     Raises `NotFound` and `CorruptModelVersion` as `load` does: the pointer never names what does not load.
     """
-    pointer = session.scalar(select(ActiveVersion).with_for_update())
-    if if_match not in (None, "*", etag(pointer)):
-        raise PreconditionFailed(
-            f"The active version has changed: its ETag is {etag(pointer)}, not {if_match}. Read it again."
-        )
+    pointer = _locked_pointer(session)
+    _check_match(pointer, if_match)
     verdict = get(session, version).verdict
     if verdict.get("outcome") == "candidate" and not force:
         raise Conflict(
             f"Model version {version} did not win at the gate: {verdict['words']}. Use force to activate it."
         )
     load(session, version)
+    return _point_at(session, pointer, version, cause)
+
+
+def roll_back(session: Session, *, if_match: str | None = None) -> ActiveVersion:
+    """Undo the last activation that was not undone yet, and activate the version that was active before it.
+
+    Versions that have been deleted, or whose bytes cannot be used, are passed over. `Conflict` when nothing
+    is left to go back to, `PreconditionFailed` when the pointer has moved.
+    """
+    pointer = _locked_pointer(session)
+    _check_match(pointer, if_match)
+    for version in _existing(session, _undo_order(_in_order(session))):
+        try:
+            load(session, version)
+        except CorruptModelVersion as error:
+            log.error("model_version_refused", version=version, reason=error.detail)
+            continue
+        return _point_at(session, pointer, version, "rollback")
+    raise Conflict(
+        "There is no earlier active version to roll back to. Activate one of the versions by its number."
+    )
+
+
+def history(
+    session: Session, *, limit: int, cursor: str | None = None
+) -> tuple[list[tuple[Activation, datetime | None]], str | None]:
+    """Activations, newest first, each with the moment at which the next one ended it."""
+    statement = select(Activation).order_by(Activation.generation.desc()).limit(limit + 1)
+    ended: datetime | None = None
+    if cursor is not None:
+        (generation,) = cursors.read(cursor, 1)
+        statement = statement.where(Activation.generation < generation)
+        last = session.get(Activation, generation)
+        ended = last.activated_at if last else None
+    found = list(session.scalars(statement))
+    ends = [ended, *(one.activated_at for one in found)]
+    following = cursors.make(found[limit - 1].generation) if len(found) > limit else None
+    return list(zip(found, ends, strict=False))[:limit], following
+
+
+def annotate(session: Session, version: int, note: str | None) -> ModelVersion:
+    """Replace the note, the one thing about a version that may change. `NotFound` when there is none."""
+    row = get(session, version)
+    row.note = note or None
+    session.flush()
+    return row
+
+
+def remove(session: Session, version: int) -> None:
+    """Delete a version for good; `NotFound`, or `Conflict` for the active one."""
+    pointer = _locked_pointer(session)
+    get(session, version)
+    if pointer is not None and pointer.version == version:
+        raise Conflict(f"Model version {version} is active. Activate another one before you delete it.")
+    _delete(session, [version])
+
+
+def prune(session: Session, *, keep: int, keep_active: timedelta) -> list[int]:
+    """Delete old versions and return their numbers.
+
+    What stays: the newest `keep`, the active one, the one that `roll_back` would activate, and every one that
+    was active at some time in the last `keep_active`.
+    """
+    pointer = _locked_pointer(session)
+    versions = list(session.scalars(select(ModelVersion.version).order_by(ModelVersion.version.desc())))
+    kept = set(versions[:keep])
+    activations = _in_order(session)
+    since = datetime.now(UTC) - keep_active
+    for one, following in itertools.pairwise(activations):
+        if following.activated_at > since:  # until then it was active
+            kept.add(one.version)
+    kept.update(_existing(session, _undo_order(activations))[:1])
+    if pointer is not None:
+        kept.add(pointer.version)
+    gone = [version for version in versions if version not in kept]
+    _delete(session, gone)
+    return gone
+
+
+def _delete(session: Session, versions: Sequence[int]) -> None:
+    if versions:
+        session.execute(delete(ModelVersionChunk).where(ModelVersionChunk.version.in_(versions)))
+        session.execute(delete(ModelVersion).where(ModelVersion.version.in_(versions)))
+
+
+def _locked_pointer(session: Session) -> ActiveVersion | None:
+    """The pointer, which nobody else moves until this transaction ends."""
+    return session.scalar(select(ActiveVersion).with_for_update().execution_options(populate_existing=True))
+
+
+def _check_match(pointer: ActiveVersion | None, if_match: str | None) -> None:
+    if if_match not in (None, "*", etag(pointer)):
+        raise PreconditionFailed(
+            f"The active version has changed: its ETag is {etag(pointer)}, not {if_match}. Read it again."
+        )
+
+
+def _point_at(session: Session, pointer: ActiveVersion | None, version: int, cause: Cause) -> ActiveVersion:
     now = datetime.now(UTC)
     if pointer is None:
         pointer = ActiveVersion(pointer=1, version=version, generation=1, activated_at=now)
@@ -167,26 +276,57 @@ def activate(
         pointer.version = version
         pointer.generation += 1
         pointer.activated_at = now
-    session.flush()
+    session.add(Activation(generation=pointer.generation, version=version, cause=cause, activated_at=now))
+    try:
+        session.flush()
+    except IntegrityError as error:
+        # There was no row to lock: somebody else has made the very first activation just now.
+        raise PreconditionFailed(
+            "Another version became active at the same moment. Read it again."
+        ) from error
     return pointer
 
 
-def prune(session: Session, *, keep: int) -> list[int]:
-    """Delete the bytes and rows of old versions; keeps the newest `keep` and the active one."""
-    pointer = active(session)
-    versions = list(session.scalars(select(ModelVersion.version).order_by(ModelVersion.version.desc())))
-    gone = [version for version in versions[keep:] if pointer is None or version != pointer.version]
-    if gone:
-        session.execute(delete(ModelVersionChunk).where(ModelVersionChunk.version.in_(gone)))
-        session.execute(delete(ModelVersion).where(ModelVersion.version.in_(gone)))
-    return gone
+def _in_order(session: Session) -> list[Activation]:
+    """Every activation, oldest first."""
+    return list(session.scalars(select(Activation).order_by(Activation.generation)))
+
+
+def _undo_order(activations: Iterable[Activation]) -> list[int]:
+    """The versions that undoing activations leads to, one after the other, each named once.
+
+    An activation that was undone is not gone back to: after 1, 2, 3 and two rollbacks, 1 is active and
+    nothing is left, although 3 and 2 were active later.
+    """
+    stack: list[int] = []
+    for one in activations:
+        if one.cause == "rollback" and one.version in stack:
+            while stack[-1] != one.version:
+                stack.pop()
+        elif not stack or stack[-1] != one.version:
+            stack.append(one.version)
+    return [version for version in dict.fromkeys(reversed(stack)) if version != stack[-1]]
+
+
+def _existing(session: Session, versions: Sequence[int]) -> list[int]:
+    """Those that have not been deleted, in the same order."""
+    there = set(session.scalars(select(ModelVersion.version)))
+    return [version for version in versions if version in there]
+
+
+def _last_good_first(session: Session) -> list[int]:
+    """What may serve instead of the active version: what `roll_back` would activate, then the rest."""
+    activations = _in_order(session)
+    latest = [one.version for one in reversed(activations)]
+    return _existing(session, list(dict.fromkeys([*_undo_order(activations), *latest])))
 
 
 class ActiveMachines:
     """The active version in memory, renewed by a thread that polls the pointer.
 
-    Requests take `current` once and use it to their end, so a swap drops and mixes nothing. A version whose
-    bytes cannot be used leaves the last good one in place and is reported as `trouble`.
+    Requests take `current` once and use it to their end, so a swap drops and mixes nothing. Instead of an
+    active version whose bytes cannot be used, the last good one that was active serves, the same in every
+    process, whenever it was started; `trouble` says so.
     """
 
     def __init__(self, database: Database, *, poll_seconds: float) -> None:
@@ -194,7 +334,7 @@ class ActiveMachines:
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._refused_generation: int | None = None
+        self._seen: tuple[int, int] | None = None
         self.current: Serving | None = None
         self.trouble: str | None = None
 
@@ -212,31 +352,45 @@ class ActiveMachines:
 
     def refresh(self) -> None:
         """Look at the pointer once and swap if it has moved."""
-        pointer: ActiveVersion | None = None
         try:
             with self._database.reading() as session:
                 pointer = active(session)
-                if pointer is None:
+                if pointer is None or (pointer.generation, pointer.version) == self._seen:
                     return
-                serving = self.current
-                if pointer.generation in (self._refused_generation, serving and serving.generation):
-                    return
-                if serving is not None and serving.version == pointer.version:
-                    machines = serving.machines
-                else:
-                    machines = load(session, pointer.version)
-        except (CorruptModelVersion, NotFound) as error:
-            assert pointer is not None  # noqa: S101 - only loading raises these
-            self._refused_generation = pointer.generation
-            self.trouble = error.detail
-            log.error("model_version_refused", version=pointer.version, reason=error.detail)
-            return
+                serving, trouble = self._choose(session, pointer)
         except HarmoniumError as error:
             log.warning("model_version_poll_failed", reason=error.detail)
             return
-        self.current = Serving(pointer.version, pointer.generation, machines)
-        self.trouble = None
-        log.info("model_version_serving", version=pointer.version, generation=pointer.generation)
+        self.current = serving
+        self.trouble = trouble
+        self._seen = (pointer.generation, pointer.version)
+        if serving is not None:
+            log.info("model_version_serving", version=serving.version, generation=pointer.generation)
+
+    def _choose(self, session: Session, pointer: ActiveVersion) -> tuple[Serving | None, str | None]:
+        """What to serve, and what is wrong with the active version if it is not that."""
+        machines = self._machines(session, pointer.version)
+        if isinstance(machines, Machines):
+            return Serving(pointer.version, pointer.generation, machines), None
+        reason = machines
+        for version in _last_good_first(session):
+            machines = self._machines(session, version)
+            if isinstance(machines, Machines):
+                words = f"{reason} Until then version {version}, which was active before, serves."
+                return Serving(version, pointer.generation, machines), words
+        if self.current is not None:
+            return self.current, f"{reason} Until then version {self.current.version} serves from memory."
+        return None, f"{reason} Until then lists are those of the popular movies: no other version can serve."
+
+    def _machines(self, session: Session, version: int) -> Machines | str:
+        """A version, from memory if it is there, or why it cannot be used."""
+        if self.current is not None and self.current.version == version:
+            return self.current.machines
+        try:
+            return load(session, version)
+        except (CorruptModelVersion, NotFound) as error:
+            log.error("model_version_refused", version=version, reason=error.detail)
+            return error.detail
 
     def _watch(self) -> None:
         while not self._stopping.wait(self._poll_seconds):

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     versions_kept: int = Field(
         10, ge=1, le=1000, description="newest model versions kept; the active one is always kept"
     )
+    versions_kept_active_days: float = Field(
+        30.0, ge=0, le=36500, description="days for which a version is kept after it was last active"
+    )
 
     @field_validator("database_url")
     @classmethod

@@ -291,6 +291,18 @@ class ActiveVersion(Table):
     activated_at: Mapped[datetime]
 
 
+class Activation(Table):
+    """One move of the pointer. The version may have been deleted since: history outlives it."""
+
+    __tablename__ = "activations"
+    __table_args__ = (CheckConstraint("cause IN ('gate', 'request', 'rollback')", name="cause"),)
+
+    generation: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(BigInteger)
+    cause: Mapped[str] = mapped_column(String(16))
+    activated_at: Mapped[datetime]
+
+
 class ApiKey(Table):
     """An API key's SHA-256; the key itself is shown once and never stored."""
 

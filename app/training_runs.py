@@ -8,7 +8,7 @@ import hashlib
 import platform
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -220,8 +220,12 @@ def run(held: HeldJob, database: Database, settings: Settings) -> dict[str, Any]
             note=note,
         ).version
         if verdict.activates:
-            model_registry.activate(session, version)
-        model_registry.prune(session, keep=settings.versions_kept)
+            model_registry.activate(session, version, cause="gate")
+        model_registry.prune(
+            session,
+            keep=settings.versions_kept,
+            keep_active=timedelta(days=settings.versions_kept_active_days),
+        )
         held.finish(session, "succeeded", result={"model_version": version, "outcome": verdict.outcome})
     held.log(f"model version {version}: {verdict.words}")
     return None

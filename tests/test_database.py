@@ -3,11 +3,12 @@
 import threading
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 
-from app.database import Database
+from app.database import Database, alembic_config
 from app.errors import Misconfigured, Unavailable
 from app.tables import Table
 
@@ -15,7 +16,7 @@ from app.tables import Table
 def test_upgrade_creates_exactly_the_tables_of_the_code(empty_database_url: str) -> None:
     database = Database(empty_database_url)
     assert not database.is_current()
-    assert database.upgrade() == ["0001"]
+    assert database.upgrade() == ["0001", "0002"]
     assert database.is_current()
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -40,7 +41,36 @@ def test_two_upgrades_at_once_apply_the_migrations_once(empty_database_url: str)
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(applied) == [[], [], [], ["0001"]]
+    assert sorted(applied) == [[], [], [], ["0001", "0002"]]
+
+
+def test_the_history_of_activations_begins_with_the_pointer_of_before(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    config = alembic_config()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+    kept: dict[str, dict[str, object]] = {
+        "jobs": {"job_id": 1, "kind": "training", "state": "succeeded", "payload": "{}"}
+        | {"attempt": 1, "failures": 0, "max_attempts": 3, "heartbeat": 0, "progress": 1.0}
+        | {"cancel_requested": False, "created_at": 1},
+        "training_runs": {"run_id": 1, "job_id": 1, "overrides": "{}", "created_at": 1},
+        "model_versions": {"version": 7, "run_id": 1, "sha256": "0", "n_bytes": 0, "n_movies": 0}
+        | {"configuration": "{}", "metrics": "{}", "verdict": "{}", "created_at": 1}
+        | {"trained_user_keys": b""},
+        "active_version": {"pointer": 1, "version": 7, "generation": 5, "activated_at": 123},
+    }
+    with database.engine.begin() as connection:
+        for table, row in kept.items():
+            names = ", ".join(row)
+            values = ", ".join(f":{name}" for name in row)
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)
+    assert "0002" in database.upgrade()
+    with database.engine.connect() as connection:
+        found = connection.execute(text("SELECT generation, version, cause, activated_at FROM activations"))
+        assert found.all() == [(5, 7, "request", 123)]
+    database.close()
 
 
 def test_writing_commits_at_the_end_and_rolls_back_on_an_error(database: Database) -> None:

@@ -14,7 +14,7 @@ FLOORS: list[set[str]] = [
     {"cli"},
     {"main"},
     {"api", "worker", "evaluation_page"},
-    {"training_runs", "recommendations", "imports", "evaluation", "benchmarks"},
+    {"training_runs", "recommendations", "comparison", "imports", "evaluation", "benchmarks"},
     {"gate", "implicit_als", "scoreboard"},
     {"model_registry", "rating_files"},
     {"packed_files", "file_fields"},

@@ -1,23 +1,20 @@
-"""`harmonium train | retrain | model-versions`."""
+"""`harmonium train | retrain`."""
 
 import time
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from app import jobs, model_registry, training_runs
+from app import jobs, training_runs
 from app.cli.terminal import (
     AsJson,
     given,
     open_database,
-    out,
     print_json,
     progress,
     read_settings,
     say,
     tell,
-    when,
 )
 from app.database import Database
 from app.errors import Unavailable
@@ -26,8 +23,6 @@ from app.tables import Job
 from app.worker import JOB_HANDLERS, Worker
 
 app = typer.Typer()
-
-versions = typer.Typer(help="Model versions.", no_args_is_help=True)
 
 
 @app.command()
@@ -81,51 +76,6 @@ def retrain(
         print_json({"training_run": run_id, "state": view.job.state, "model_version": view.model_version})
     elif wait:
         tell(f"model version {view.model_version}: {(view.run.evaluation or {})['words']}")
-
-
-@versions.command("list")
-def versions_list(as_json: AsJson = False) -> None:
-    """Show the versions, newest first."""
-    with open_database(read_settings()) as database, database.reading() as session:
-        rows, _ = model_registry.page(session, limit=1_000)
-        pointer = model_registry.active(session)
-    active = pointer.version if pointer else None
-    if as_json:
-        print_json(
-            [
-                {
-                    "version": row.version,
-                    "active": row.version == active,
-                    "created_at": row.created_at,
-                    "metrics": row.metrics,
-                    "verdict": row.verdict,
-                }
-                for row in rows
-            ]
-        )
-        return
-    table = Table("version", "active", "created", "movies", "MB", "verdict")
-    for row in rows:
-        table.add_row(
-            str(row.version),
-            "*" if row.version == active else "",
-            when(row.created_at),
-            str(row.n_movies),
-            f"{row.n_bytes / 1e6:.1f}",
-            row.verdict["words"],
-        )
-    out.print(table)
-
-
-@versions.command("activate")
-def versions_activate(
-    version: int,
-    force: Annotated[bool, typer.Option("--force", help="Even if it has not won at the gate.")] = False,
-) -> None:
-    """Serve this version; every process follows within a poll."""
-    with open_database(read_settings()) as database, database.writing() as session:
-        model_registry.activate(session, version, force=force)
-    tell(f"model version {version} is active")
 
 
 def train_now(

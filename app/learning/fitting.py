@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from app.learning.ascent import Schedule, Step, WeightAverage, constant
 from app.learning.contrastive_divergence import (
@@ -33,6 +34,7 @@ from app.learning.rbm import RBM, Dense, Harmonium, Visible, bernoulli
 from app.learning.visible_design import log_odds
 
 SAMPLE_ROWS = 128  # rows that a report is measured on
+UPDATES_BETWEEN_CHECKS = 8  # for divergence, which one update hardly makes
 SAMPLE_UNITS = 16  # visible units of each of them that the pseudo-log-likelihood is measured on
 
 GradientOf: TypeAlias = Callable[[Harmonium, Visible, float], Gradient]
@@ -174,15 +176,28 @@ def fit(
     for epoch in range(1, epochs + 1):
         started = time.perf_counter()
         order = rng.permutation(rows.shape[0])
-        for number, chosen in enumerate(np.array_split(order, minibatches)):
+        for number, minibatch in enumerate(_minibatches(rows, order, minibatches)):
             done = ((epoch - 1) * minibatches + number) / updates
             with np.errstate(over="ignore", invalid="ignore"):  # looked for below
-                step(rbm, gradient_of(rbm, rows[chosen], done), done)
-            if out_of_bounds(rbm):
+                step(rbm, gradient_of(rbm, minibatch, done), done)
+            # A pass over all weights: not after every update, but before anybody is told of them.
+            is_checked = (number + 1) % UPDATES_BETWEEN_CHECKS == 0 or number + 1 == minibatches
+            if is_checked and out_of_bounds(rbm):
                 raise Diverged(epoch, "learning_rate")
             if average is not None:
                 average.update()
         yield measure(epoch, epochs, time.perf_counter() - started)
+
+
+def _minibatches(rows: Visible, order: NDArray[np.int64], minibatches: int) -> Iterator[Visible]:
+    """The rows in this order, in parts of equal size, give or take one row."""
+    if isinstance(rows, np.ndarray):
+        for chosen in np.array_split(order, minibatches):
+            yield rows[chosen]
+        return
+    shuffled = rows[order]  # once for all: picking rows out of a CSR array takes long, slicing it does not
+    for chosen in np.array_split(np.arange(order.size), minibatches):
+        yield shuffled[chosen[0] : chosen[-1] + 1]
 
 
 def checked(rbm: Harmonium, visible: Visible) -> Visible:

@@ -15,6 +15,8 @@ Sparse: TypeAlias = "sp.csr_array[Any, tuple[int, int]]"
 Visible: TypeAlias = "Dense | Sparse"
 """Rows of visible units with values from 0 to 1; an entry that a CSR array does not store is 0."""
 
+FEW_ROWS = 32  # so many that a transposed copy costs next to nothing
+
 
 def sigmoid(x: Dense) -> Dense:
     """1 / (1 + exp(-x)) by way of tanh, which NumPy vectorises and which cannot overflow."""
@@ -40,6 +42,41 @@ def bernoulli(probability: Dense, rng: np.random.Generator) -> Dense:
     """Independent draws of 0 or 1, in the shape and dtype of their probabilities."""
     uniform = rng.random(probability.shape, dtype=probability.dtype)
     return np.less(uniform, probability, out=uniform, casting="unsafe")
+
+
+# The log-odds of 0, 1/256, … 255/256, a little lowered, so that rounding never loses a draw.
+_LOG_ODDS_OF_256THS = np.array(
+    [-np.inf, *(np.log(np.arange(1, 256) / np.arange(255, 0, -1)) - 1e-4)], dtype=np.float32
+)
+
+
+def bernoulli_ones(log_odds: Dense, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Where independent draws of 0 or 1 come out as 1, which is quick to find where few do.
+
+    A draw is u < sigmoid(x) for a uniform u. Eight bits of u rule most entries out by one look into a table;
+    the sigmoid and the other bits of u are needed for the rest only. The result is that of all the bits.
+
+    Args:
+        log_odds: x, of any shape.
+        rng: draws u.
+
+    Returns:
+        Ascending places in `log_odds.ravel()`.
+    """
+    x = log_odds.ravel()
+    # NumPy seeks the ones among mostly zeros byte by byte, which takes twice as long as noting down every
+    # byte without a branch: it does that from a tenth on, and so an eighth of ones is appended.
+    appended = x.size // 8 + 1
+    is_possible = np.ones(x.size + appended, np.bool_)
+    words = rng.integers(0, 2**64 - 1, (x.size + 7) // 8, dtype=np.uint64, endpoint=True)
+    first_bits = words.view(np.uint8)[: x.size]
+    np.greater(x, np.take(_LOG_ODDS_OF_256THS, first_bits), out=is_possible[: x.size])
+    possible = np.flatnonzero(is_possible)[:-appended]
+    u = rng.random(possible.size)
+    u += first_bits.take(possible)
+    u /= 256
+    ones: NDArray[np.intp] = possible[u < sigmoid(x.take(possible))]
+    return ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +164,26 @@ class Harmonium(ABC):
         Returns:
             Shape (n, n_visible).
         """
+        if hidden.shape[0] <= FEW_ROWS:
+            return np.ascontiguousarray(self.visible_input_by_unit(hidden).T)
         result: Dense = hidden @ self.weights.T
         result += self.visible_bias
+        return result
+
+    def visible_input_by_unit(self, hidden: Dense) -> Dense:
+        """`visible_input` with a row for each visible unit: W h' + b, for whom either layout will do.
+
+        The product takes W as it lies, where h W' has to rearrange it: measured in turns at 1,682 x 256, it
+        takes .6 of the time for 10 rows and .8 to .9 for 100.
+
+        Args:
+            hidden: shape (n, n_hidden).
+
+        Returns:
+            Shape (n_visible, n).
+        """
+        result: Dense = self.weights @ hidden.T
+        result += self.visible_bias[:, None]
         return result
 
     def hidden_probability(self, visible: Visible, scale: Dense | None = None) -> Dense:

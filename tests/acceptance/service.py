@@ -14,10 +14,13 @@ import httpx2
 
 
 class Service:
-    """`harmonium serve` with its supervised worker, in a folder of its own, on a free port."""
+    """`harmonium serve`, with its supervised worker or without, in a folder of its own, on a free port."""
 
-    def __init__(self, folder: Path, database_url: str, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, *, with_worker: bool = True, **settings: object
+    ) -> None:
         self.folder = folder
+        self._options = [] if with_worker else ["--no-worker"]
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -39,7 +42,7 @@ class Service:
         """Start the processes and return at once."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"],
+                [sys.executable, "-m", "app", "serve", *self._options],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=log,

@@ -18,9 +18,10 @@ from app.learning.contrastive_divergence import (
     masked_visible_probability,
     pcd_gradient,
     phase_difference,
+    sampled_visible,
 )
 from app.learning.partition_function import exact_log_partition, log_likelihood
-from app.learning.rbm import RBM, Sparse, Visible, sigmoid
+from app.learning.rbm import RBM, GaussianRBM, Sparse, Visible, sigmoid
 from tests.learning.enumeration import joint_probability, states, tiny_machine
 
 Floats = NDArray[np.float64]
@@ -57,7 +58,10 @@ def reference_gradient(
     for _ in range(k - 1):
         probability = visible_of(state)
         sample = np.zeros_like(probability)
-        sample[observed] = rng.random(observed.sum()) < probability[observed]
+        if observed.all():  # all rows of a unit are drawn together
+            sample[...] = probability > rng.random(probability.T.shape).T
+        else:
+            sample[observed] = rng.random(observed.sum()) < probability[observed]
         state = (rng.random((n, n_hidden)) < hidden_of(sample)).astype(float)
     imagined = visible_of(state)
     last = hidden_of(imagined)
@@ -294,7 +298,7 @@ def test_the_sparse_path_in_single_precision_is_a_readable_dense_one_to_five_dig
     hidden = (draws.random(first.shape, np.float32) < first).astype(float)
     for _ in range(k - 1):
         imagined = sigmoid(hidden @ rbm.weights.T + rbm.visible_bias)
-        sample = (draws.random(imagined.shape, np.float32) < imagined).astype(float)
+        sample = (imagined > draws.random(imagined.T.shape, np.float32).T).astype(float)
         probability = sigmoid(sample @ rbm.weights + rbm.hidden_bias)
         hidden = (draws.random(probability.shape, np.float32) < probability).astype(float)
     imagined = sigmoid(hidden @ rbm.weights.T + rbm.visible_bias)
@@ -358,6 +362,37 @@ def test_rows_with_little_on_are_compacted_and_stay_the_same_rows(share: float) 
     assert isinstance(found, sp.csr_array) == (share < 0.1)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found.toarray() if isinstance(found, sp.csr_array) else found, rows)
+
+
+@pytest.mark.parametrize(("bias", "kind"), [(-4.0, sp.csr_array), (-1.5, np.ndarray), (1.0, np.ndarray)])
+def test_sampled_rows_have_the_means_of_their_probabilities(bias: float, kind: type) -> None:
+    """Few on, more than a tenth on though each is rather off, and most on: three ways to draw."""
+    rng = np.random.default_rng(0)
+    rbm = single_precision(
+        RBM(0.3 * rng.normal(size=(37, 5)), np.linspace(bias - 0.3, bias, 37), rng.random(5))
+    )
+    hidden = np.tile((rng.random(5) < 0.5).astype(np.float32), (40_001, 1))
+    found = sampled_visible(rbm, hidden, rng)
+    assert isinstance(found, kind)
+    rows = found.toarray() if isinstance(found, sp.csr_array) else found
+    assert rows.shape == (40_001, 37)
+    assert rows.dtype == np.float32
+    assert set(np.unique(rows)) == {0.0, 1.0}
+    probability = rbm.visible_probability(hidden[:1])[0]
+    deviation = np.sqrt(probability * (1 - probability) / len(rows))
+    assert (np.abs(rows.mean(axis=0) - probability) <= 4 * deviation).all()
+    # Rows are drawn independently: what a unit does says nothing about the next row.
+    centred = rows - probability
+    together = (centred[1:] * centred[:-1]).mean(axis=0) / (probability * (1 - probability))
+    assert (np.abs(together) <= 4.5 / np.sqrt(len(rows))).all()
+
+
+def test_a_sample_for_gaussian_units_is_their_own() -> None:
+    rbm = GaussianRBM(np.zeros((3, 2)), np.array([1.0, 0.0, -1.0]), np.zeros(2))
+    rows = sampled_visible(rbm, np.zeros((5_000, 2)), np.random.default_rng(0))
+    assert isinstance(rows, np.ndarray)
+    np.testing.assert_allclose(rows.mean(axis=0), rbm.visible_bias, atol=0.06)
+    np.testing.assert_allclose(rows.std(axis=0), 1, atol=0.04)
 
 
 def test_phases_of_sparse_rows_differ_as_those_of_dense_rows_do(rbm: RBM, visible: Floats) -> None:

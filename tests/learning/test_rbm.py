@@ -7,7 +7,16 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from app.learning.rbm import RBM, Dense, GaussianRBM, bernoulli, sigmoid, softplus
+from app.learning.rbm import (
+    FEW_ROWS,
+    RBM,
+    Dense,
+    GaussianRBM,
+    bernoulli,
+    bernoulli_ones,
+    sigmoid,
+    softplus,
+)
 from tests.learning.enumeration import joint_probability, states, tiny_machine
 
 
@@ -37,6 +46,45 @@ def test_bernoulli_draws_have_the_means_they_are_asked_for() -> None:
     np.testing.assert_allclose(draws.mean(axis=0), probability, atol=0.015)
     assert draws[:, 0].max() == 0.0
     assert draws[:, 4].min() == 1.0
+
+
+def test_the_places_of_ones_have_the_same_probabilities() -> None:
+    """Also where a probability lies between, on or below the 256ths that decide most of the draws."""
+    probability = np.array([1e-5, 0.0005, 1 / 256, 0.005, 0.0625, 0.3, 0.5, 0.9, 0.999, 1 - 1e-5])
+    n = 400_000
+    for dtype in (np.float32, np.float64):
+        log_odds: Dense = np.tile(np.log(probability / (1 - probability)), (n, 1)).astype(dtype)
+        before = log_odds.copy()
+        places = bernoulli_ones(log_odds, np.random.default_rng(0))
+        assert (np.diff(places) > 0).all()
+        counts = np.bincount(places % probability.size, minlength=probability.size)
+        deviation = np.sqrt(n * probability * (1 - probability))
+        assert (np.abs(counts - n * probability) <= 4 * deviation).all()
+        assert np.array_equal(log_odds, before)
+
+
+def test_places_of_ones_are_independent_and_certain_where_the_log_odds_are() -> None:
+    log_odds = np.array([-np.inf, -200.0, 200.0, np.inf, np.nan, 0.0, 0.0], np.float32)
+    draws = np.zeros((20_000, 7))
+    draws.ravel()[bernoulli_ones(np.tile(log_odds, (20_000, 1)), np.random.default_rng(1))] = 1
+    assert draws[:, :5].mean(axis=0).tolist() == [0, 0, 1, 1, 0]
+    counts = np.bincount((2 * draws[:, 5] + draws[:, 6]).astype(int), minlength=4)
+    assert stats.chisquare(counts).pvalue > 1e-3
+    after_itself = np.bincount((2 * draws[:-1, 5] + draws[1:, 5]).astype(int), minlength=4)
+    assert stats.chisquare(after_itself).pvalue > 1e-3
+    for size in (0, 1, 7, 8, 9):
+        assert bernoulli_ones(np.full(size, 200.0), np.random.default_rng(0)).tolist() == [*range(size)]
+
+
+def test_visible_input_is_the_same_by_row_and_by_unit() -> None:
+    rng = np.random.default_rng(0)
+    rbm = RBM(rng.normal(size=(40, 9)), rng.normal(size=40), rng.normal(size=9))
+    for n in (1, FEW_ROWS, FEW_ROWS + 1, 100):
+        hidden = rng.random((n, 9))
+        expected = hidden @ rbm.weights.T + rbm.visible_bias
+        assert_exact(rbm.visible_input(hidden), expected)
+        assert_exact(rbm.visible_input_by_unit(hidden).T, expected)
+        assert rbm.visible_input(hidden).flags.c_contiguous
 
 
 def test_energy_is_minus_the_log_of_the_unnormalised_joint_probability(rbm: RBM) -> None:
