@@ -4,17 +4,20 @@ A movie that only ratings have named is a bare entry: an id with an empty title.
 completes it, and every recommendation shows the title from then on.
 """
 
+import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import SequenceMatcher
 
 from sqlalchemy import ColumnElement, Text, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app import cursors
-from app.database import in_parts
+from app.database import LOOKUP_IDS, in_parts
 from app.errors import NotFound
 from app.ratings import Counts
 from app.tables import Movie
@@ -22,6 +25,30 @@ from app.tables import Movie
 INSERT_ROWS = 1_000
 
 YEARS = range(1870, 2101)  # the first moving pictures, and announcements
+
+# Catalogues put an article behind the title or in front of it; folded, as titles are compared.
+ARTICLES = frozenset(
+    (
+        "the",
+        "a",
+        "an",
+        "le",
+        "la",
+        "les",
+        "l'",
+        "un",
+        "une",
+        "el",
+        "los",
+        "las",
+        "il",
+        "lo",
+        "gli",
+        "der",
+        "die",
+    )
+)
+COMPARED_TITLES = 500  # at most, to find those that look like a title which nobody has
 
 
 @dataclass(frozen=True)
@@ -149,6 +176,84 @@ def matching_ids(
 ) -> list[str]:
     """The ids of every movie that passes the filters."""
     return list(session.scalars(select(Movie.movie_id).where(*_conditions(genre, year_from, year_to))))
+
+
+def ids_of_keys(session: Session, movie_keys: Sequence[int]) -> list[str]:
+    """The ids of the movies that have these keys, in no certain order."""
+    found: list[str] = []
+    keys = list(movie_keys)
+    for start in range(0, len(keys), LOOKUP_IDS):
+        part = keys[start : start + LOOKUP_IDS]
+        found += session.scalars(select(Movie.movie_id).where(Movie.movie_key.in_(part)))
+    return found
+
+
+def of_titles(session: Session, asked: Sequence[tuple[str, int | None]]) -> list[list[Movie]]:
+    """The movies that each title and year may mean, in one query: none, one or several, by year.
+
+    Case, accents and spaces do not matter, and `Matrix, The` is `The Matrix`. A title may carry its year, as
+    in `Heat (1995)`. With a year, movies of another year are left out; those whose year nobody has told count
+    where no movie has that very year.
+    """
+    wanted = [_title_and_year(title, year) for title, year in asked]
+    # A movie that only ratings have named has an empty title, which nobody asks for.
+    spellings = [_spellings(title) if title else [] for title, _ in wanted]
+    by_title: dict[str, list[Movie]] = defaultdict(list)
+    for part in in_parts(sorted({one for some in spellings for one in some})):
+        statement = select(Movie).where(Movie.folded_title.in_(part)).order_by(Movie.movie_key)
+        for movie in session.scalars(statement):
+            by_title[movie.folded_title].append(movie)
+    found = []
+    for (_, year), some in zip(wanted, spellings, strict=True):
+        movies = [movie for one in some for movie in by_title[one]]
+        movies.sort(key=lambda movie: (movie.year or 0, movie.movie_key))
+        if year is not None:
+            exactly = [movie for movie in movies if movie.year == year]
+            movies = exactly or [movie for movie in movies if movie.year is None]
+        found.append(movies)
+    return found
+
+
+def like_title(session: Session, title: str, limit: int = 5) -> list[Movie]:
+    """Movies whose titles look like this one, the likest first: they share its longest word's beginning."""
+    folded, _ = _title_and_year(title, None)
+    words = sorted(re.findall(r"\w+", folded), key=len, reverse=True)
+    if not words:
+        return []
+    pattern = "% " + _escaped(words[0][:4]) + "%"
+    statement = (
+        select(Movie)
+        .where((" " + Movie.folded_title).like(pattern, escape="\\"))
+        .order_by(Movie.movie_key)
+        .limit(COMPARED_TITLES)
+    )
+
+    def likeness(movie: Movie) -> float:
+        return max(SequenceMatcher(None, one, movie.folded_title).ratio() for one in _spellings(folded))
+
+    return sorted(session.scalars(statement), key=likeness, reverse=True)[:limit]
+
+
+def _title_and_year(title: str, year: int | None) -> tuple[str, int | None]:
+    """A folded title without the year that it may carry in brackets, and the year."""
+    folded = " ".join(fold(title).split())
+    carried = re.fullmatch(r"(.+?) \((\d{4})\)", folded)
+    if carried is None:
+        return folded, year
+    return carried[1], int(carried[2]) if year is None else year
+
+
+def _spellings(folded: str) -> list[str]:
+    """A folded title with its article in front and behind."""
+    spellings = [folded]
+    before, comma, behind = folded.rpartition(", ")
+    if comma and behind in ARTICLES:
+        spellings.append(behind + ("" if behind.endswith("'") else " ") + before)
+    if in_front := re.match(r"(\w+'|\w+(?= )) ?(?=\S)", folded):
+        article, rest = in_front[1], folded[in_front.end() :]
+        if article in ARTICLES:
+            spellings.append(f"{rest}, {article}")
+    return spellings
 
 
 def _values(said: dict[str, object]) -> dict[str, object]:

@@ -3,16 +3,20 @@
 The HTTP status of each lives in `app.api.problems`, the exit code in `app.cli`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class FieldError:
-    """One mistake in the input: where it stands (`ratings[3].stars`, `line 17`) and what is wrong there."""
+    """One mistake in the input: where it stands (`ratings[3].stars`, `line 17`) and what is wrong there.
+
+    `candidates` are what may have been meant, as JSON-safe values.
+    """
 
     location: str
     message: str
+    candidates: Sequence[Mapping[str, str | int | None]] = ()
 
 
 class HarmoniumError(Exception):

@@ -18,7 +18,7 @@ from app.benchmarks import rbm as benchmarks
 from app.benchmarks.rbm import PARTS, Scale, measure_rbm
 from app.errors import InvalidInput, Misconfigured
 from app.learning.rbm import RBM
-from benchmarks import digits, synthetic
+from benchmarks import digits, lists, synthetic
 
 TINY = Scale(
     compared=(40, 60, 400),
@@ -99,3 +99,33 @@ def test_the_picture_is_a_png_of_the_filters_and_reconstructions(tmp_path: Path)
     (length,) = struct.unpack(">I", content[start - 8 : start - 4])
     lines = np.frombuffer(zlib.decompress(content[start : start + length]), np.uint8).reshape(156, 401)
     np.testing.assert_array_equal(lines[::2, 1::2], grey)
+
+
+def test_lists_are_measured_with_and_without_genres(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lists, "ROUNDS", 1)
+    monkeypatch.setattr(lists, "FEW_ROUNDS", 1)
+    monkeypatch.setattr(lists, "PROFILE", 8)
+    rng = np.random.default_rng(0)
+    film_genres = ["Action", "Comedy|Drama"]
+    (tmp_path / "movies.csv").write_text(
+        "movieId,title,genres\n" + "".join(f"{n},Film {n} (1999),{film_genres[n % 2]}\n" for n in range(40))
+    )
+    rated = [
+        f"{user},{movie},{rng.choice([1, 3, 4, 5])}\n"
+        for user in range(60)
+        for movie in rng.permutation(np.arange(user % 2, 40, 2))[:14]
+    ]
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating\n" + "".join(rated))
+    lists.main([str(tmp_path / "ratings.csv"), "--movies", str(tmp_path / "movies.csv"), "--seeds", "1"])
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.startswith("## ")] == [
+        f"## {part}, 1 seed" for part in lists.PARTS
+    ]
+    # People watch every second film only, and so do genres: the nearest films are of the same genres.
+    harmonium = next(line for line in said.splitlines() if line.startswith("| **Harmonium** |"))
+    assert float(harmonium.split("|")[2]) > 0.9
+    assert "nan" not in said
+    lists.main([str(tmp_path / "ratings.csv"), "--seeds", "1", "--only", "diversity"])
+    assert "genres a list" not in capsys.readouterr().out

@@ -112,3 +112,88 @@ def test_pages_hold_every_movie_once(database: Database) -> None:
 def test_a_movie_that_nobody_named_is_not_found(database: Database) -> None:
     with database.reading() as session, pytest.raises(NotFound):
         catalogue.get(session, "nope")
+
+
+TITLES = [
+    MovieEntry("matrix", "Matrix, The", 1999),
+    MovieEntry("amelie", "Amélie", 2001),
+    MovieEntry("avventura", "Avventura, L'", 1960),
+    MovieEntry("dune84", "Dune", 1984),
+    MovieEntry("dune21", "Dune", 2021),
+    MovieEntry("heat", "Heat", None),
+    MovieEntry("good", "Good, the Bad and the Ugly, The", 1966),
+    MovieEntry("100", "100% Wolf", 2020),
+    MovieEntry("them", "Them!", 1954),
+]
+
+
+@pytest.fixture
+def titles(database: Database) -> None:
+    with database.writing() as session:
+        catalogue.store(session, [*TITLES, MovieEntry("bare")], now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("title", "year", "expected"),
+    [
+        ("The Matrix", None, ["matrix"]),
+        ("matrix, the", 1999, ["matrix"]),
+        ("  THE   MATRIX ", None, ["matrix"]),
+        ("The Matrix (1999)", None, ["matrix"]),
+        ("The Matrix", 2003, []),
+        ("The Matrix (2003)", None, []),
+        ("amelie", None, ["amelie"]),
+        ("Ame\u0301lie", None, ["amelie"]),
+        ("L'Avventura", None, ["avventura"]),
+        ("The Good, the Bad and the Ugly", None, ["good"]),
+        ("Dune", None, ["dune84", "dune21"]),
+        ("Dune", 2021, ["dune21"]),
+        ("Dune (1984)", 2021, ["dune21"]),
+        ("Heat", 1995, ["heat"]),  # its year is not known, and no other Heat is of that year
+        ("Them!", None, ["them"]),
+        ("100_ Wolf", None, []),
+        ("Matrix", None, []),
+        ("", None, []),
+        ("\u0301", None, []),  # nothing is left of it without accents
+        ("The", None, []),
+    ],
+)
+def test_a_title_finds_its_movies(
+    database: Database, titles: None, title: str, year: int | None, expected: list[str]
+) -> None:
+    with database.reading() as session:
+        (found,) = catalogue.of_titles(session, [(title, year)])
+        assert [movie.movie_id for movie in found] == expected
+
+
+def test_many_titles_are_found_in_the_order_asked(database: Database, titles: None) -> None:
+    with database.reading() as session:
+        asked: list[tuple[str, int | None]] = [
+            ("Dune", 1984),
+            ("nowhere", None),
+            ("Heat", None),
+            ("dune", None),
+        ]
+        found = catalogue.of_titles(session, asked)
+        assert [[movie.movie_id for movie in one] for one in found] == [
+            ["dune84"],
+            [],
+            ["heat"],
+            ["dune84", "dune21"],
+        ]
+        assert catalogue.of_titles(session, []) == []
+
+
+def test_titles_that_look_alike_are_suggested(database: Database, titles: None) -> None:
+    with database.reading() as session:
+        assert [one.movie_id for one in catalogue.like_title(session, "The Matrixx (1999)")] == ["matrix"]
+        assert {one.movie_id for one in catalogue.like_title(session, "Dunes")} == {"dune84", "dune21"}
+        for nothing in ("Zzyzx", "", "%%%", "!!"):
+            assert catalogue.like_title(session, nothing) == []
+
+
+def test_keys_lead_back_to_ids(database: Database, titles: None) -> None:
+    with database.reading() as session:
+        keys = [movie.movie_key for movie in catalogue.of_ids(session, ["heat", "dune84"]).values()]
+        assert sorted(catalogue.ids_of_keys(session, [*keys, 10**15])) == ["dune84", "heat"]
+        assert catalogue.ids_of_keys(session, []) == []

@@ -9,29 +9,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from app import catalogue
 from app.api.dependencies import Reading, Writing, needs
 from app.api.problems import declared
-from app.api.schemas import Cursor, Limit, Page, PathId, Strict, Year
+from app.api.schemas import Cursor, Limit, Page, PathId, Strict, Title, Year, clean_words
 from app.catalogue import MovieEntry
 
 router = APIRouter(prefix="/v1/movies", tags=["movies"])
 
 
-def _clean(words: str) -> str:
-    if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in words):
-        raise ValueError("control characters and lone surrogates are not allowed")
-    return words
-
-
 def _genre(words: str) -> str:
     if "|" in words:
         raise ValueError("a genre must not contain |")
-    return _clean(words)
+    return clean_words(words)
 
 
-Title = Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True), AfterValidator(_clean)]
 Genre = Annotated[
     str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True), AfterValidator(_genre)
 ]
-OutsideId = Annotated[str, StringConstraints(min_length=1, max_length=32), AfterValidator(_clean)]
+OutsideId = Annotated[str, StringConstraints(min_length=1, max_length=32), AfterValidator(clean_words)]
 GenreFilter = Annotated[Genre | None, Query(description="a whole genre name, as the catalogue spells it")]
 YearFilter = Annotated[Year | None, Query()]
 

@@ -34,11 +34,20 @@ STATUS_OF: dict[type[HarmoniumError], HTTPStatus] = {
 }
 
 
+class Candidate(BaseModel):
+    """A movie that a title may have meant."""
+
+    movie_id: str
+    title: str
+    year: int | None
+
+
 class Mistake(BaseModel):
     """One thing that is wrong with the input."""
 
     location: str = Field(examples=["ratings[3].stars"])
     message: str = Field(examples=["Input should be a finite number"])
+    candidates: list[Candidate] | None = Field(None, description="movies that a title may have meant")
 
 
 class Problem(BaseModel):
@@ -157,6 +166,7 @@ def respond(
     if mistakes:
         content["errors"] = [
             {"location": _printable(one.location), "message": _printable(one.message)}
+            | ({"candidates": [dict(movie) for movie in one.candidates]} if one.candidates else {})
             for one in mistakes[:LISTED_ERRORS]
         ]
     return JSONResponse(content, status_code=status.value, media_type=MEDIA_TYPE, headers=headers)

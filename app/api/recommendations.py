@@ -1,53 +1,164 @@
 """Recommendations and predictions over HTTP: for stored users, and for ratings in the body."""
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app import recommendations
 from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
-from app.api.movies import Genre, GenreFilter, YearFilter
+from app.api.movies import Genre
 from app.api.problems import declared
 from app.api.schemas import (
     MAX_LIMIT,
     MAX_PROFILE,
     GivenRating,
     Id,
-    Limit,
     PathId,
     Strategy,
     Strict,
     Year,
     stars_by_movie,
 )
-from app.recommendations import Wanted
+from app.errors import FieldError, InvalidInput
+from app.recommendations import Member, Wanted
+from app.recommendations.groups import Agreement
+from app.recommendations.lists import LEAST_LIKES, LONGEST_WALK
 
 router = APIRouter(prefix="/v1", tags=["recommendations"])
 
 MAX_MOVIES = 1_000  # movies in one request for predictions, or to leave out of a list
+MAX_USERS = 1_000  # in one batch
+MAX_BATCH_LIMIT = 100  # movies in each list of a batch, so that the answer stays within some 20 MB
+MAX_MEMBERS = 50  # of a group
 
+ListCursor = Annotated[
+    str | None, Field(max_length=30_000, description="next_cursor of the page before")
+]  # longer than any of a list: nine bytes a movie, in base64
+Diversity = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="0: best first; 1: each movie as unlike those before it as can be",
+    ),
+]
 Exclude = Annotated[list[Id], Field(max_length=MAX_MOVIES)]
 
 
-class RecommendIn(Strict):
-    """Ratings to fold in, and what the list should hold. Nothing of it is stored."""
+class Choosing(Strict):
+    """Which movies a list may hold."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
+    exclude: Exclude = Field(default_factory=list, description="ids of movies to leave out")
+    genre: Genre | None = Field(None, description="a whole genre name, as the catalogue spells it")
+    year_from: Year | None = None
+    year_to: Year | None = None
+    include_obscure: bool = Field(
+        False,
+        description=f"rank movies that fewer than {LEAST_LIKES} people liked in training like all others; "
+        "otherwise they come after all others",
+    )
+
+    def wanted(self) -> Wanted:
+        """The same for the domain."""
+        names = {field.name for field in dataclasses.fields(Wanted)}
+        return Wanted(**{name: value for name, value in self if name in names})
+
+
+class Listing(Choosing):
+    """What a list should hold, and in which order."""
+
+    cursor: ListCursor = None
+    include_rated: bool = Field(False, description="rank rated movies, too")
+    diversity: Diversity = 0.0
+
+
+class Explaining(Listing):
+    """The same, with reasons."""
+
+    explain: bool = Field(
+        False, description="name the ratings that speak for and against each movie, with their effects"
+    )
+
+
+class RecommendIn(Explaining):
+    """Ratings to fold in, and what the list should hold. Nothing of it is stored.
+
+    With a `user_id` the ratings count as if that user had given them, too, and the answer says what changes.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"ratings": [{"movie_id": "50", "stars": 5}, {"movie_id": "172", "liked": True}], "limit": 10}
+                {
+                    "ratings": [
+                        {"movie_id": "50", "stars": 5},
+                        {"title": "The Matrix", "year": 1999, "liked": True},
+                    ],
+                    "limit": 10,
+                    "explain": True,
+                },
+                {"user_id": "42", "ratings": [{"movie_id": "50", "stars": 5}], "remove": ["172"]},
             ]
         }
     )
 
-    ratings: Annotated[list[GivenRating], Field(max_length=MAX_PROFILE)]
-    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10
-    exclude: Exclude = Field(default_factory=list)
-    genre: Genre | None = None
-    year_from: Year | None = None
-    year_to: Year | None = None
-    include_rated: bool = False
+    user_id: Id | None = Field(None, description="whose stored ratings are folded in, too")
+    ratings: Annotated[list[GivenRating], Field(max_length=MAX_PROFILE)] | None = Field(
+        None, description="needed unless there is a user_id"
+    )
+    remove: Annotated[list[Id], Field(max_length=MAX_PROFILE)] = Field(
+        default_factory=list, description="movies whose stored ratings are left aside"
+    )
+
+
+class BatchIn(Choosing):
+    """Users, and what the list of each should hold."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": ["42", "43"], "limit": 10}]})
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_USERS)]
+    limit: Annotated[int, Field(ge=1, le=MAX_BATCH_LIMIT)] = 10
+    include_rated: bool = Field(False, description="rank rated movies, too")
+    diversity: Diversity = 0.0
+
+
+class MemberIn(Strict):
+    """Somebody in a group: a user, or anybody's ratings."""
+
+    user_id: Id | None = None
+    ratings: Annotated[list[GivenRating], Field(max_length=MAX_PROFILE)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_of_the_two(cls, data: Any) -> Any:
+        if isinstance(data, dict) and (data.get("user_id") is None) == (data.get("ratings") is None):
+            raise ValueError("say either user_id or ratings")
+        return data
+
+
+class GroupIn(Listing):
+    """The members of a group, and what their list should hold. Nothing of it is stored."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "members": [{"user_id": "42"}, {"ratings": [{"movie_id": "50", "stars": 5}]}],
+                    "strategy": "least_misery",
+                    "limit": 5,
+                }
+            ]
+        }
+    )
+
+    members: Annotated[list[MemberIn], Field(min_length=1, max_length=MAX_MEMBERS)]
+    strategy: Agreement = Field(
+        "average", description="average: what suits most; least_misery: what displeases nobody"
+    )
 
 
 class PredictIn(Strict):
@@ -63,6 +174,17 @@ class PredictIn(Strict):
     movie_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_MOVIES)]
 
 
+class ReasonView(BaseModel):
+    """A rating and what it does to a movie's score."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    movie_id: str
+    title: str
+    stars: float
+    effect: float = Field(description="the movie's score minus what it would be without this rating")
+
+
 class ItemView(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -75,12 +197,43 @@ class ItemView(BaseModel):
     like_probability: float | None = Field(
         description="calibrated probability that the user likes the movie, given that they watch and rate it"
     )
+    reasons: list[ReasonView] | None = Field(
+        description="the ratings that speak for it most, the strongest first; null unless explain is true"
+    )
+    reasons_against: list[ReasonView] | None = Field(description="those that speak against it most")
+
+
+_MOVIE: dict[str, Any] = {
+    "rank": 1,
+    "movie_id": "50",
+    "title": "Star Wars",
+    "year": 1977,
+    "genres": ["Action", "Sci-Fi"],
+}
+_LIST: dict[str, Any] = {
+    "user_id": "42",
+    "model_version": 7,
+    "strategy": "rbm",
+    "ignored_movie_ids": [],
+    "items": [
+        {
+            **_MOVIE,
+            "score": -0.42,
+            "like_probability": 0.93,
+            "reasons": [{"movie_id": "172", "title": "Alien", "stars": 5.0, "effect": 0.12}],
+            "reasons_against": [{"movie_id": "97", "title": "Grease", "stars": 1.0, "effect": -0.07}],
+        }
+    ],
+    "next_cursor": "Mg",
+}
 
 
 class ListView(BaseModel):
     """A ranked list."""
 
-    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
+    model_config = ConfigDict(
+        from_attributes=True, protected_namespaces=(), json_schema_extra={"examples": [_LIST]}
+    )
 
     user_id: str | None
     model_version: int | None = Field(description="the version that ranked; null before the first one")
@@ -89,6 +242,172 @@ class ListView(BaseModel):
     )
     ignored_movie_ids: list[str] = Field(description="rated, but unknown to this version")
     items: list[ItemView]
+    next_cursor: str | None = Field(
+        description="pass it as `cursor` for the movies that follow; none comes twice, even when ratings or "
+        f"a new version come in between; null at the end, and after {LONGEST_WALK} movies"
+    )
+
+
+class ChangeView(BaseModel):
+    """A movie whose place differs."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    movie_id: str
+    title: str
+    rank: int | None = Field(description="null where it left the list")
+    rank_before: int | None = Field(description="null where it entered the list")
+
+
+class ChangesView(BaseModel):
+    """How the list differs from the user's present one of the same length."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    entered: list[ChangeView]
+    left: list[ChangeView]
+    moved: list[ChangeView]
+
+
+class ComparedListView(ListView):
+    """A ranked list, and how it differs from the user's present one."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                _LIST
+                | {
+                    "changes": {
+                        "entered": [{"movie_id": "50", "title": "Star Wars", "rank": 1, "rank_before": None}],
+                        "left": [{"movie_id": "97", "title": "Grease", "rank": None, "rank_before": 10}],
+                        "moved": [],
+                    }
+                }
+            ]
+        }
+    )
+
+    changes: ChangesView | None = Field(None, description="null without a user_id, and on later pages")
+
+
+class ListsView(BaseModel):
+    """A list for each user, in the order asked."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [_LIST]}]})
+
+    items: list[ListView]
+
+
+class MemberStateView(BaseModel):
+    """How a member's scores were made."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    user_id: str | None
+    strategy: Strategy
+    ignored_movie_ids: list[str]
+
+
+class LikingView(BaseModel):
+    """How likely a member is to like a movie."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    user_id: str | None
+    like_probability: float | None
+
+
+class GroupItemView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    rank: int
+    movie_id: str
+    title: str
+    year: int | None
+    genres: list[str]
+    score: float = Field(
+        description="mean or least of the members' scores, each member's standardised over the movies that "
+        "may be listed; comparable within one list"
+    )
+    like_probability: float | None = Field(description="the members' mean, or their least")
+    members: list[LikingView] = Field(description="in the order asked")
+
+
+class GroupListView(BaseModel):
+    """A ranked list for all members."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "model_version": 7,
+                    "strategy": "least_misery",
+                    "members": [
+                        {"user_id": "42", "strategy": "rbm", "ignored_movie_ids": []},
+                        {"user_id": None, "strategy": "blended", "ignored_movie_ids": []},
+                    ],
+                    "items": [
+                        {
+                            **_MOVIE,
+                            "score": 1.9,
+                            "like_probability": 0.81,
+                            "members": [
+                                {"user_id": "42", "like_probability": 0.93},
+                                {"user_id": None, "like_probability": 0.81},
+                            ],
+                        }
+                    ],
+                    "next_cursor": "Mg",
+                }
+            ]
+        },
+    )
+
+    model_version: int | None = Field(description="the version that ranked; null before the first one")
+    strategy: Agreement
+    members: list[MemberStateView]
+    items: list[GroupItemView]
+    next_cursor: str | None
+
+
+class SimilarView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    rank: int
+    movie_id: str
+    title: str
+    year: int | None
+    genres: list[str]
+    similarity: float = Field(
+        description="cosine, from -1 to 1, of what the two movies say of somebody who loves them"
+    )
+    score: float = Field(description="what the list is ranked by: the similarity and a little popularity")
+
+
+class SimilarListView(BaseModel):
+    """Movies like a movie; none where the version does not know it."""
+
+    model_config = ConfigDict(
+        from_attributes=True,
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "movie_id": "172",
+                    "title": "Alien",
+                    "model_version": 7,
+                    "items": [{**_MOVIE, "similarity": 0.61, "score": 0.43}],
+                }
+            ]
+        },
+    )
+
+    movie_id: str
+    title: str
+    model_version: int | None
+    items: list[SimilarView]
 
 
 class PredictionView(BaseModel):
@@ -112,46 +431,96 @@ class PredictionsView(BaseModel):
     operation_id="recommend_for_user",
 )
 def recommend_for_user(
-    user: PathId,
-    session: Reading,
-    serving: ServingNow,
-    limit: Limit = 10,
-    exclude: Annotated[list[Id], Query(max_length=MAX_MOVIES, description="movies to leave out")] = [],  # noqa: B006
-    genre: GenreFilter = None,
-    year_from: YearFilter = None,
-    year_to: YearFilter = None,
-    include_rated: bool = False,
+    user: PathId, session: Reading, serving: ServingNow, query: Annotated[Explaining, Query()]
 ) -> ListView:
     """The best movies that a user has not rated, by the ratings stored at this moment.
 
     An unknown user gets the popular movies; a user who has rated everything gets an empty list.
     """
-    wanted = Wanted(limit, exclude, genre, year_from, year_to, include_rated)
-    return ListView.model_validate(recommendations.for_user(session, serving, user, wanted))
+    return ListView.model_validate(recommendations.for_user(session, serving, user, query.wanted()))
 
 
 @router.post(
     "/recommendations", dependencies=[needs("read")], responses=declared(413), operation_id="recommend"
 )
-def recommend(body: RecommendIn, session: Reading, serving: ServingNow, settings: SettingsNow) -> ListView:
-    """The same for ratings in the body: for anyone, at once, and nothing is stored."""
-    stars = stars_by_movie(body.ratings, settings)
-    wanted = Wanted(body.limit, body.exclude, body.genre, body.year_from, body.year_to, body.include_rated)
-    return ListView.model_validate(recommendations.for_ratings(session, serving, stars, wanted))
+def recommend(
+    body: RecommendIn, session: Reading, serving: ServingNow, settings: SettingsNow
+) -> ComparedListView:
+    """The same for ratings in the body: for anyone, at once, and nothing is stored.
+
+    With a `user_id` it says what would be: the ratings of the body count beside the stored ones, those of
+    `remove` do not, and `changes` tells what entered, left and moved.
+    """
+    if body.ratings is None and body.user_id is None:
+        raise _mistake("ratings", "say which ratings to fold in, or whose: ratings or user_id")
+    if body.remove and body.user_id is None:
+        raise _mistake("remove", "there is nothing to remove without a user_id")
+    stars = stars_by_movie(body.ratings or [], settings, session)
+    wanted = body.wanted()
+    if body.user_id is None:
+        found = recommendations.for_ratings(session, serving, stars, wanted)
+        return ComparedListView.model_validate(found)
+    found, changes = recommendations.what_if(session, serving, body.user_id, stars, body.remove, wanted)
+    view = ComparedListView.model_validate(found)
+    view.changes = None if changes is None else ChangesView.model_validate(changes)
+    return view
+
+
+@router.post(
+    "/recommendations/batch",
+    dependencies=[needs("read")],
+    responses=declared(413),
+    operation_id="recommend_for_users",
+)
+def recommend_for_users(body: BatchIn, session: Reading, serving: ServingNow) -> ListsView:
+    """The lists of many users at once, in the order asked; a user who is named twice has two."""
+    found = recommendations.for_users(session, serving, body.user_ids, body.wanted())
+    return ListsView(items=[ListView.model_validate(one) for one in found])
+
+
+@router.post(
+    "/recommendations/group",
+    dependencies=[needs("read")],
+    responses=declared(413),
+    operation_id="recommend_for_group",
+)
+def recommend_for_group(
+    body: GroupIn, session: Reading, serving: ServingNow, settings: SettingsNow
+) -> GroupListView:
+    """One list for several people: users, anybody's ratings, or both.
+
+    What one of them has rated is left out.
+    """
+    members = [
+        Member(
+            one.user_id,
+            stars_by_movie(one.ratings or [], settings, session, f"members[{place}].ratings"),
+        )
+        for place, one in enumerate(body.members)
+    ]
+    found = recommendations.for_group(session, serving, members, body.strategy, body.wanted())
+    return GroupListView.model_validate(found)
 
 
 @router.get("/popular", dependencies=[needs("read")], responses=declared(), operation_id="list_popular")
-def list_popular(
-    session: Reading,
-    serving: ServingNow,
-    limit: Limit = 10,
-    genre: GenreFilter = None,
-    year_from: YearFilter = None,
-    year_to: YearFilter = None,
-) -> ListView:
+def list_popular(session: Reading, serving: ServingNow, query: Annotated[Listing, Query()]) -> ListView:
     """What anybody gets of whom nothing is known."""
-    wanted = Wanted(limit, (), genre, year_from, year_to)
-    return ListView.model_validate(recommendations.popular(session, serving, wanted))
+    return ListView.model_validate(recommendations.popular(session, serving, query.wanted()))
+
+
+@router.get(
+    "/movies/{movie}/similar",
+    dependencies=[needs("read")],
+    responses=declared(404),
+    operation_id="list_similar_movies",
+    tags=["movies"],
+)
+def list_similar_movies(
+    movie: PathId, session: Reading, serving: ServingNow, query: Annotated[Choosing, Query()]
+) -> SimilarListView:
+    """Movies like a movie, by what each says to the machine of somebody who loves it."""
+    found = recommendations.similar(session, serving, movie, query.wanted())
+    return SimilarListView.model_validate(found)
 
 
 @router.get(
@@ -172,9 +541,9 @@ def predict_for_user(
 
 
 @router.post("/predictions", dependencies=[needs("read")], responses=declared(413), operation_id="predict")
-def predict(body: PredictIn, serving: ServingNow, settings: SettingsNow) -> PredictionsView:
+def predict(body: PredictIn, session: Reading, serving: ServingNow, settings: SettingsNow) -> PredictionsView:
     """The same for ratings in the body; nothing is stored."""
-    stars = stars_by_movie(body.ratings, settings)
+    stars = stars_by_movie(body.ratings, settings, session)
     return _predictions(serving, recommendations.predictions(serving, stars, body.movie_ids))
 
 
@@ -183,3 +552,7 @@ def _predictions(serving: ServingNow, found: list[recommendations.Prediction]) -
         model_version=serving.version if serving else None,
         items=[PredictionView.model_validate(one) for one in found],
     )
+
+
+def _mistake(location: str, message: str) -> InvalidInput:
+    return InvalidInput(f"{location}: {message}.", errors=[FieldError(location, message)])

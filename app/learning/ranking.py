@@ -89,3 +89,28 @@ def blended(
     """
     weight = machine_weight(n_ratings).astype(np.float32)[..., None]
     return (weight * machine_scores + (1 - weight) * popularity_scores).astype(np.float32, copy=False)
+
+
+def ordered(
+    scores: Scores,
+    length: int,
+    allowed: NDArray[np.bool_],
+    judged: NDArray[np.bool_] | None = None,
+) -> NDArray[np.int64]:
+    """The best allowed columns, those that can be judged before all others.
+
+    Args:
+        scores: shape (n_movies,).
+        length: how many at most.
+        allowed: shape (n_movies,); False leaves a movie out.
+        judged: shape (n_movies,); False puts a movie behind all that are True. None judges all.
+
+    Returns:
+        At most `length` columns, the same ones whatever more is asked for.
+    """
+    if judged is None:
+        return top(scores, length, allowed)
+    first = top(scores, length, allowed & judged)
+    if first.size == length:
+        return first
+    return np.concatenate([first, top(scores, length - first.size, allowed & ~judged)])

@@ -158,6 +158,18 @@ def test_predictions_are_probabilities_or_null(client: TestClient, trained: int)
         ({"ratings": [], "limit": 0}, "limit"),
         ({"ratings": [], "year_from": "soon"}, "year_from"),
         ({"ratings": [], "limt": 5}, "limt"),
+        ({"ratings": [{"stars": 4}]}, "ratings[0]"),
+        ({"ratings": [{"movie_id": "a", "title": "A", "stars": 4}]}, "ratings[0]"),
+        ({"ratings": [{"movie_id": "a", "year": 1999, "stars": 4}]}, "ratings[0]"),
+        ({"ratings": [{"title": " ", "stars": 4}]}, "ratings[0].title"),
+        ({"ratings": [{"title": "a\u0000b", "stars": 4}]}, "ratings[0].title"),
+        ({"ratings": [{"title": "Nowhere", "stars": 4}]}, "ratings[0].title"),
+        ({"ratings": [], "diversity": 1.1}, "diversity"),
+        ({"ratings": [], "diversity": "NaN"}, "diversity"),
+        ({"ratings": [], "cursor": "made up"}, "cursor"),
+        ({"ratings": [], "explain": "perhaps"}, "explain"),
+        ({"ratings": [], "remove": ["a"]}, "remove"),
+        ({"user_id": "even0", "remove": ["never"]}, "remove[0]"),
     ],
 )
 def test_bad_requests_are_refused_with_the_location(
@@ -166,3 +178,223 @@ def test_bad_requests_are_refused_with_the_location(
     answer = client.post("/v1/recommendations", json=body)
     assert answer.status_code == 422
     assert location in {one["location"] for one in answer.json()["errors"]}
+
+
+def test_query_parameters_are_those_of_the_body(client: TestClient, trained: int) -> None:
+    for rating in EVEN_FAN:
+        client.put(f"/v1/users/fan/ratings/{rating['movie_id']}", json={"stars": rating["stars"]})
+    asked: dict[str, Any] = {
+        "limit": 4,
+        "exclude": ["even9", "even8"],
+        "year_from": 1981,
+        "year_to": 1992,
+        "diversity": 0.4,
+        "explain": True,
+        "include_obscure": True,
+        "include_rated": True,
+    }
+    stored = client.get("/v1/users/fan/recommendations", params=asked).json()
+    posted = client.post("/v1/recommendations", json=asked | {"ratings": EVEN_FAN}).json()
+    assert stored["items"] == posted["items"]
+    assert stored["next_cursor"] == posted["next_cursor"]
+    assert len(stored["items"]) == 4
+    assert not {"even8", "even9"} & {item["movie_id"] for item in stored["items"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "location"),
+    [
+        ("/v1/users/even0/recommendations", {"limt": 5}, "query.limt"),
+        ("/v1/users/even0/recommendations", {"diversity": -1}, "query.diversity"),
+        ("/v1/users/even0/recommendations", {"cursor": "AA"}, "cursor"),
+        ("/v1/users/even0/recommendations", {"exclude": ["", "a"]}, "query.exclude[0]"),
+        ("/v1/popular", {"year_to": 99}, "query.year_to"),
+        ("/v1/popular", {"explain": True}, "query.explain"),
+        ("/v1/movies/even0/similar", {"limit": 0}, "query.limit"),
+        ("/v1/movies/even0/similar", {"genre": "a|b"}, "query.genre"),
+    ],
+)
+def test_bad_queries_are_refused_with_the_location(
+    client: TestClient, path: str, parameters: dict[str, Any], location: str
+) -> None:
+    answer = client.get(path, params=parameters)
+    assert answer.status_code == 422
+    assert [one["location"] for one in answer.json()["errors"]] == [location]
+
+
+def test_pages_go_on_where_the_page_before_ended(client: TestClient, trained: int) -> None:
+    for path, body in (("/v1/users/even0/recommendations", None), ("/v1/recommendations", EVEN_FAN)):
+        seen: list[str] = []
+        cursor = None
+        while True:
+            asked: dict[str, Any] = {"limit": 8} | ({"cursor": cursor} if cursor else {})
+            answer = (
+                client.get(path, params=asked)
+                if body is None
+                else client.post(path, json=asked | {"ratings": body})
+            )
+            page = answer.json()
+            seen += [item["movie_id"] for item in page["items"]]
+            assert [item["rank"] for item in page["items"]] == list(
+                range(len(seen) - len(page["items"]) + 1, len(seen) + 1)
+            )
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert len(seen) == len(set(seen)) == 30 - (12 if body is None else 6)
+
+
+def test_movies_may_be_told_by_title_and_year(client: TestClient, trained: int) -> None:
+    titled = [
+        {"title": "even film 1", "stars": 5},
+        {"title": "Even Film 2 (1982)", "liked": True},
+        {"title": "ODD FILM 0", "year": 1980, "liked": False},
+    ]
+    by_id = [
+        {"movie_id": "even1", "stars": 5},
+        {"movie_id": "even2", "stars": 5},
+        {"movie_id": "odd0", "stars": 0.5},
+    ]
+    asked = [client.post("/v1/recommendations", json={"ratings": given}).json() for given in (titled, by_id)]
+    assert asked[0] == asked[1]
+    question = {"ratings": titled, "movie_ids": ["even7"]}
+    assert (
+        client.post("/v1/predictions", json=question).json()
+        == client.post("/v1/predictions", json=question | {"ratings": by_id}).json()
+    )
+
+
+def test_titles_that_mean_several_movies_or_none_are_all_reported(client: TestClient, trained: int) -> None:
+    client.put("/v1/movies/remake", json={"title": "Even Film 1", "year": 2020})
+    given = [
+        {"movie_id": "even0", "stars": 5},
+        {"title": "Even Film 1", "stars": 5},
+        {"title": "Even Film 1", "year": 2020, "stars": 5},
+        {"title": "Evn Film 2", "stars": 5},
+        {"title": "Odd Films 3", "stars": 5},
+    ]
+    answer = client.post("/v1/recommendations", json={"ratings": given})
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert "even1" in problem["detail"]
+    by_location = {one["location"]: one for one in problem["errors"]}
+    assert list(by_location) == ["ratings[1].title", "ratings[3].title", "ratings[4].title"]
+    assert by_location["ratings[1].title"]["candidates"] == [
+        {"movie_id": "even1", "title": "Even Film 1", "year": 1981},
+        {"movie_id": "remake", "title": "Even Film 1", "year": 2020},
+    ]
+    assert "odd3" in {one["movie_id"] for one in by_location["ratings[4].title"]["candidates"]}
+    members = [{"user_id": "even0"}, {"ratings": given[3:]}]
+    group = client.post("/v1/recommendations/group", json={"members": members})
+    assert [one["location"] for one in group.json()["errors"]] == [
+        "members[1].ratings[0].title",
+        "members[1].ratings[1].title",
+    ]
+
+
+def test_what_if_tells_what_entered_left_and_moved(client: TestClient, trained: int) -> None:
+    rated = [item["movie_id"] for item in client.get("/v1/users/even0/ratings").json()["items"]]
+    body = {
+        "user_id": "even0",
+        "ratings": [{"movie_id": f"odd{n}", "stars": 5} for n in range(12)],
+        "remove": [movie for movie in rated if movie.startswith("even")],
+        "limit": 6,
+    }
+    before = client.get("/v1/users/even0/recommendations", params={"limit": 6}).json()
+    found = client.post("/v1/recommendations", json=body).json()
+    assert found["user_id"] == "even0"
+    were, are = ({item["movie_id"]: item["rank"] for item in one["items"]} for one in (before, found))
+    changes = found["changes"]
+    assert {one["movie_id"]: one["rank"] for one in changes["entered"]} == {
+        movie: rank for movie, rank in are.items() if movie not in were
+    }
+    assert {one["movie_id"]: one["rank_before"] for one in changes["left"]} == {
+        movie: rank for movie, rank in were.items() if movie not in are
+    }
+    assert {(one["rank_before"], one["rank"]) for one in changes["moved"]} == {
+        (were[movie], rank) for movie, rank in are.items() if movie in were and were[movie] != rank
+    }
+    assert changes["entered"]
+    assert client.get("/v1/users/even0/recommendations", params={"limit": 6}).json() == before
+    for plain in ({"ratings": EVEN_FAN}, body | {"cursor": before["next_cursor"]}):
+        assert client.post("/v1/recommendations", json=plain).json()["changes"] is None
+
+
+def test_a_batch_holds_each_users_own_list(client: TestClient, trained: int) -> None:
+    users = ["odd1", "nobody", "even0", "odd1"]
+    asked: dict[str, Any] = {"limit": 3, "genre": "Even", "diversity": 0.1}
+    answer = client.post("/v1/recommendations/batch", json=asked | {"user_ids": users})
+    assert answer.status_code == 200
+    for user, found in zip(users, answer.json()["items"], strict=True):
+        alone = client.get(f"/v1/users/{user}/recommendations", params=asked).json()
+        assert found["user_id"] == user
+        assert found["strategy"] == alone["strategy"]
+        assert [one["movie_id"] for one in found["items"]] == [one["movie_id"] for one in alone["items"]]
+
+
+def test_a_batch_takes_a_thousand_users_and_no_more(client: TestClient, trained: int) -> None:
+    users = [f"even{n}" for n in range(1_000)]
+    found = client.post("/v1/recommendations/batch", json={"user_ids": users, "limit": 2}).json()
+    assert [one["user_id"] for one in found["items"]] == users
+    for body, location in (
+        ({"user_ids": [*users, "one-more"]}, "user_ids"),
+        ({"user_ids": []}, "user_ids"),
+        ({"user_ids": ["a", ""]}, "user_ids[1]"),
+        ({"user_ids": ["a"], "limit": 101}, "limit"),
+        ({"user_ids": ["a"], "explain": True}, "explain"),
+    ):
+        answer = client.post("/v1/recommendations/batch", json=body)
+        assert answer.status_code == 422
+        assert [one["location"] for one in answer.json()["errors"]] == [location]
+
+
+@pytest.mark.parametrize("strategy", ["average", "least_misery"])
+def test_a_group_has_one_list_with_everybodys_probability(
+    client: TestClient, trained: int, strategy: str
+) -> None:
+    members = [{"user_id": "odd1"}, {"ratings": EVEN_FAN}]
+    body = {"members": members, "strategy": strategy, "limit": 5}
+    found = client.post("/v1/recommendations/group", json=body).json()
+    assert (found["strategy"], found["model_version"]) == (strategy, trained)
+    assert [one["user_id"] for one in found["members"]] == ["odd1", None]
+    rated = {item["movie_id"] for item in client.get("/v1/users/odd1/ratings").json()["items"]}
+    rated |= {one["movie_id"] for one in EVEN_FAN}
+    assert not rated & {item["movie_id"] for item in found["items"]}
+    for item in found["items"]:
+        likings = [one["like_probability"] for one in item["members"]]
+        together = sum(likings) / 2 if strategy == "average" else min(likings)
+        assert item["like_probability"] == pytest.approx(together, abs=1e-6)
+    more = client.post("/v1/recommendations/group", json=body | {"cursor": found["next_cursor"]}).json()
+    assert more["items"][0]["rank"] == 6
+    assert not {item["movie_id"] for item in found["items"]} & {item["movie_id"] for item in more["items"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "location"),
+    [
+        ({"members": []}, "members"),
+        ({"members": [{"user_id": "a"}] * 51}, "members"),
+        ({"members": [{}]}, "members[0]"),
+        ({"members": [{"user_id": "a"}, {"user_id": "b", "ratings": []}]}, "members[1]"),
+        ({"members": [{"ratings": [{"movie_id": "a", "stars": 9}]}]}, "members[0].ratings[0].stars"),
+        ({"members": [{"user_id": "a"}], "strategy": "most_pleasure"}, "strategy"),
+        ({"members": [{"user_id": "a"}], "cursor": "!"}, "cursor"),
+    ],
+)
+def test_bad_groups_are_refused_with_the_location(
+    client: TestClient, body: dict[str, Any], location: str
+) -> None:
+    answer = client.post("/v1/recommendations/group", json=body)
+    assert answer.status_code == 422
+    assert location in {one["location"] for one in answer.json()["errors"]}
+
+
+def test_similar_movies_are_of_a_kind(client: TestClient, trained: int) -> None:
+    found = client.get("/v1/movies/odd4/similar", params={"limit": 6}).json()
+    assert (found["movie_id"], found["title"], found["model_version"]) == ("odd4", "Odd Film 4", trained)
+    assert halves(found) == ["odd"] * 6
+    assert all(-1 <= item["similarity"] <= 1 for item in found["items"])
+    other = client.get("/v1/movies/odd4/similar", params={"limit": 6, "genre": "Even"}).json()
+    assert halves(other) == ["even"] * 6
+    answer = client.get("/v1/movies/nowhere/similar")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.learning.preferences import RatingRows
-from app.learning.ranking import blended, machine_weight, top, top_rows
+from app.learning.ranking import blended, machine_weight, ordered, top, top_rows
 
 
 def test_best_first_and_ties_by_column() -> None:
@@ -53,3 +53,13 @@ def test_popularity_counts_as_two_ratings() -> None:
     np.testing.assert_allclose(many, expected, atol=1e-5)
     assert many.dtype == np.float32
     assert machine_weight(np.array([0, 1, 1_000_000])).tolist() == pytest.approx([0, 1 / 3, 1], abs=1e-5)
+
+
+def test_what_cannot_be_judged_comes_after_all_others() -> None:
+    scores = np.array([5.0, 4.0, 3.0, 2.0, 1.0])
+    judged = np.array([False, True, True, False, True])
+    allowed = np.array([True, True, True, True, False])
+    assert ordered(scores, 4, allowed, judged).tolist() == [1, 2, 0, 3]
+    assert ordered(scores, 2, allowed, judged).tolist() == [1, 2]
+    assert ordered(scores, 3, allowed, judged).tolist() == [1, 2, 0]
+    assert ordered(scores, 9, allowed).tolist() == [0, 1, 2, 3]

@@ -1,0 +1,63 @@
+"""Neighbours of a movie are of its kind, and what is kept of machines goes when they go."""
+
+import gc
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.learning import geometry
+from app.learning.configuration import TrainingConfiguration
+from app.learning.geometry import POPULARITY_SHARE, neighbours, normalised, unit_vectors
+from app.learning.machines import Machines
+from app.learning.preferences import RatingRows
+from app.learning.ranking import top
+from tests.learning.tastes import N_MOVIES, ROMANCE, SCIENCE_FICTION, finish, two_camps
+
+
+def test_neighbours_of_science_fiction_are_science_fiction(trained: Machines) -> None:
+    for column in (0, 12, 25, 33):
+        own = SCIENCE_FICTION if column in SCIENCE_FICTION else ROMANCE
+        allowed = np.arange(N_MOVIES) != column
+        assert np.isin(top(neighbours(trained, column).score, 10, allowed), own).sum() >= 9
+
+
+def test_similarity_is_the_cosine_of_what_two_lovers_call_to_mind(trained: Machines) -> None:
+    def picture(column: int) -> NDArray[np.float64]:
+        hidden: NDArray[np.float64] = trained.fold_in(RatingRows.single([column], [5], N_MOVIES))[0] - mean
+        return hidden
+
+    weight = trained.popularity / trained.popularity.sum()
+    everyone = [trained.fold_in(RatingRows.single([column], [5], N_MOVIES))[0] for column in range(N_MOVIES)]
+    mean = weight @ np.array(everyone, dtype=np.float64)
+    one, other = picture(3), picture(17)
+    expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    found = neighbours(trained, 3)
+    np.testing.assert_allclose(found.similarity[17], expected, rtol=1e-4)
+    np.testing.assert_allclose(found.similarity[3], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(neighbours(trained, 17).similarity[3], found.similarity[17], rtol=1e-5)
+    np.testing.assert_allclose(
+        found.score - found.similarity, POPULARITY_SHARE * trained.popularity_scores(), atol=1e-5
+    )
+
+
+def test_unit_vectors_point_where_the_weights_do(trained: Machines) -> None:
+    vectors = unit_vectors(trained)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    raw = trained.movie_vectors()[7]
+    np.testing.assert_allclose(vectors[7], raw / np.linalg.norm(raw), rtol=1e-5)
+    assert unit_vectors(trained) is vectors
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    np.testing.assert_array_equal(normalised(np.zeros((1, 3))), np.zeros((1, 3)))
+
+
+def test_pictures_go_with_their_machines() -> None:
+    machines, _ = finish(two_camps(), TrainingConfiguration(epochs=1))
+    unit_vectors(machines)
+    neighbours(machines, 0)
+    assert machines in geometry._pictures
+    before = len(geometry._pictures)
+    del machines
+    gc.collect()
+    assert len(geometry._pictures) == before - 1
