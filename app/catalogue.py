@@ -11,18 +11,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import SequenceMatcher
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import ColumnElement, Text, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app import cursors
-from app.database import LOOKUP_IDS, in_parts
+from app.database import CATALOGUE_GENERATION, LOOKUP_IDS, ONE_MOMENT, in_parts
 from app.errors import NotFound
 from app.ratings import Counts
-from app.tables import Movie
+from app.tables import CatalogueState, Movie
 
 INSERT_ROWS = 1_000
+CARDS_KEPT = 200_000  # movies in memory, about 0.5 kB each
 
 YEARS = range(1870, 2101)  # the first moving pictures, and announcements
 
@@ -63,6 +66,22 @@ class MovieEntry:
     tmdb_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MovieCard:
+    """What lists show of a movie; `title` is empty while only ratings have named it."""
+
+    movie_key: int
+    movie_id: str
+    title: str
+    year: int | None
+    genres: list[str]
+
+
+# Cards by engine, with the generation that they are of. Replaced whole, so requests need no lock.
+_kept: WeakKeyDictionary[Any, tuple[int, dict[str, MovieCard]]] = WeakKeyDictionary()
+_GENERATION = select(CatalogueState.generation)
+
+
 def fold(words: str) -> str:
     """Without case and accents: what people type finds what the catalogue spells."""
     decomposed = unicodedata.normalize("NFKD", words.casefold())
@@ -78,6 +97,8 @@ def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> 
     for entry in entries:
         said = {name: value for name, value in vars(entry).items() if value is not None}
         merged[entry.movie_id] = merged.get(entry.movie_id, {}) | said
+    # Taken first, and by every writer of the catalogue, so that two of them cannot wait for each other.
+    state = session.scalars(select(CatalogueState).with_for_update()).one()
     insert = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert
     inserted = updated = 0
     # In the order of the ids, so that two batches at once cannot wait for each other.
@@ -120,6 +141,9 @@ def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> 
                 movie.updated_at = now
                 updated += 1
         session.flush()
+    if inserted or updated:
+        state.generation = CatalogueState.generation + 1
+        session.flush()
     return Counts(
         inserted=inserted,
         updated=updated,
@@ -143,6 +167,56 @@ def of_ids(session: Session, movie_ids: Sequence[str]) -> dict[str, Movie]:
         for movie in session.scalars(select(Movie).where(Movie.movie_id.in_(part))):
             found[movie.movie_id] = movie
     return found
+
+
+def generation(session: Session) -> int:
+    """A number that is another one after every change of the catalogue."""
+    known: int | None = session.info.get(CATALOGUE_GENERATION)
+    if known is None:
+        known = session.scalars(_GENERATION).one()
+        if session.info.get(ONE_MOMENT):
+            session.info[CATALOGUE_GENERATION] = known
+    return known
+
+
+def cards(session: Session, movie_ids: Sequence[str]) -> dict[str, MovieCard]:
+    """What lists show of these movies, by id.
+
+    Kept in memory for as long as the catalogue does not change: a reading session sees its generation and its
+    movies at one moment, so what is kept under a generation is what the database says.
+    """
+    if not session.info.get(ONE_MOMENT):
+        return _read_cards(session, movie_ids)
+    kept = _kept_cards(session, generation(session))
+    missing = [movie_id for movie_id in movie_ids if movie_id not in kept]
+    if missing:
+        if len(kept) + len(missing) > CARDS_KEPT:
+            kept.clear()
+            missing = list(movie_ids)
+        kept.update(_read_cards(session, missing))
+    return {movie_id: kept[movie_id] for movie_id in movie_ids if movie_id in kept}
+
+
+def _read_cards(session: Session, movie_ids: Sequence[str]) -> dict[str, MovieCard]:
+    found: dict[str, MovieCard] = {}
+    for part in in_parts(sorted(set(movie_ids))):
+        statement = select(Movie.movie_key, Movie.movie_id, Movie.title, Movie.year, Movie.genres)
+        for row in session.execute(statement.where(Movie.movie_id.in_(part))):
+            found[row.movie_id] = MovieCard(row.movie_key, row.movie_id, row.title, row.year, row.genres)
+    return found
+
+
+def _kept_cards(session: Session, now: int) -> dict[str, MovieCard]:
+    """The cards of this generation; those of an older one are forgotten."""
+    engine = session.get_bind()
+    kept = _kept.get(engine)
+    if kept is not None and kept[0] == now:
+        return kept[1]
+    fresh: dict[str, MovieCard] = {}
+    # A session that began before the last change must not replace what is newer.
+    if kept is None or kept[0] < now:
+        _kept[engine] = (now, fresh)
+    return fresh
 
 
 def page(

@@ -35,6 +35,10 @@ MIGRATION_LOCK = 0x4861726D6F6E6975
 # Ids looked up in one statement; SQLite takes 32,766 bound parameters at most, PostgreSQL 65,535.
 LOOKUP_IDS = 30_000
 
+# In `Session.info`: that a session sees one moment, and the catalogue's generation at that moment once read.
+ONE_MOMENT = "one_moment"
+CATALOGUE_GENERATION = "catalogue_generation"
+
 CONNECT_TIMEOUT = 5  # seconds until a PostgreSQL that does not answer counts as away
 
 
@@ -74,6 +78,7 @@ class Database:
         with _translated_errors(), Session(self.engine, expire_on_commit=False) as session:
             if not self.is_sqlite:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            session.info[ONE_MOMENT] = True
             yield session
 
     @contextmanager

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from app.api import (
     admin,
     imports,
+    insight,
     jobs,
     model_versions,
     movies,
@@ -22,6 +23,7 @@ from app.api import (
     training_runs,
 )
 from app.api.body_limit import BodyLimit
+from app.api.caching import CacheHeaders
 from app.api.telemetry import RequestTelemetry, Telemetry
 from app.database import Database
 from app.model_registry import ActiveMachines
@@ -38,7 +40,9 @@ Errors are `application/problem+json` (RFC 9457). With API keys, send `Authoriza
 def create_app(settings: Settings) -> FastAPI:
     """The service over a migrated database; its connections open with the first request."""
     database = Database.from_settings(settings)
-    active_machines = ActiveMachines(database, poll_seconds=settings.version_poll_seconds)
+    active_machines = ActiveMachines(
+        database, poll_seconds=settings.version_poll_seconds, kept_in=settings.spool_dir / "machines"
+    )
     telemetry = Telemetry()
 
     @asynccontextmanager
@@ -67,9 +71,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.stopping = threading.Event()
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.body_limit, exempt=frozenset({imports.PATH}))
+    app.add_middleware(CacheHeaders)
     app.add_middleware(RequestTelemetry, telemetry=telemetry)
     for part in (
         recommendations,
+        insight,
         ratings,
         movies,
         imports,

@@ -5,11 +5,17 @@ is a pointer in a table of one row, so that activation is one transaction; every
 """
 
 import hashlib
-import itertools
+import mmap
+import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import count, pairwise
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +29,7 @@ from app import cursors
 from app.database import Database
 from app.errors import Conflict, CorruptModelVersion, HarmoniumError, NotFound, PreconditionFailed
 from app.learning import model_file
+from app.learning.crowd import Crowd
 from app.learning.machines import Machines
 from app.ratings import pack_keys
 from app.tables import Activation, ActiveVersion, ModelVersion, ModelVersionChunk
@@ -43,6 +50,11 @@ class Serving:
     version: int
     generation: int
     machines: Machines
+
+    @cached_property
+    def crowd(self) -> Crowd:
+        """The users that the version was trained with, as a whole."""
+        return Crowd.of(self.machines)
 
 
 def store(
@@ -89,27 +101,84 @@ def store(
     return row
 
 
-def load(session: Session, version: int) -> Machines:
-    """Read, verify and build a version; `NotFound`, or `CorruptModelVersion` saying what is wrong."""
+def load(session: Session, version: int, *, kept_in: Path | None = None) -> Machines:
+    """Read, verify and build a version; `NotFound`, or `CorruptModelVersion` saying what is wrong.
+
+    Args:
+        kept_in: a folder to keep the bytes in as a file, which is mapped into memory: processes that serve
+            the same version share its pages, and the bytes are never in memory twice. Where the folder cannot
+            be written to, or is None, they are read into memory.
+    """
     row = get(session, version)
-    content = bytearray()
-    for chunk in session.scalars(
-        select(ModelVersionChunk.content)
-        .where(ModelVersionChunk.version == version)
-        .order_by(ModelVersionChunk.number)
-    ):
-        content += chunk
-    if len(content) != row.n_bytes or hashlib.sha256(content).hexdigest() != row.sha256:
-        raise CorruptModelVersion(
-            f"The stored bytes of model version {version} do not match their SHA-256. "
-            "Activate another version, or retrain."
-        )
+    content: bytes | mmap.mmap | None = None
+    if kept_in is not None:
+        try:
+            content = _mapped(session, row, kept_in)
+        except OSError as error:
+            log.warning("model_version_not_mapped", version=version, folder=str(kept_in), reason=str(error))
+    if content is None:
+        content = b"".join(_chunks(session, row))
+    _check_bytes(row, content)
     try:
-        return model_file.load(bytes(content))
+        return model_file.load(content)
     except model_file.UnreadableModelFile as error:
         raise CorruptModelVersion(
             f"Model version {version} cannot be read: {error}. Activate another version, or retrain."
         ) from error
+
+
+def _chunks(session: Session, row: ModelVersion) -> Iterator[bytes]:
+    """A version's bytes in order, one SELECT each: a driver may fetch all rows of a result at once."""
+    for number in count():
+        chunk = session.scalar(
+            select(ModelVersionChunk.content).where(
+                ModelVersionChunk.version == row.version, ModelVersionChunk.number == number
+            )
+        )
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _check_bytes(row: ModelVersion, content: bytes | mmap.mmap) -> None:
+    if len(content) != row.n_bytes or hashlib.sha256(content).hexdigest() != row.sha256:
+        raise CorruptModelVersion(
+            f"The stored bytes of model version {row.version} do not match their SHA-256. "
+            "Activate another version, or retrain."
+        )
+
+
+def _mapped(session: Session, row: ModelVersion, folder: Path) -> mmap.mmap:
+    """The version's file in the folder, written if it is not there; the caller checks what is in it.
+
+    Only the files of other versions are deleted. A process that still serves one of them keeps its pages.
+    """
+    path = folder / f"{row.sha256}.npz"
+    if not path.exists() or path.stat().st_size != row.n_bytes or _sha256_of(path) != row.sha256:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        with NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+            try:
+                for chunk in _chunks(session, row):
+                    file.write(chunk)
+                file.close()
+                os.replace(file.name, path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    for other in folder.glob("*.npz"):
+        if other != path:
+            with suppress(OSError):
+                other.unlink()
+    with path.open("rb") as file:
+        if not row.n_bytes or path.stat().st_size != row.n_bytes:
+            raise OSError(f"{path} has another length than version {row.version}")
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def get(session: Session, version: int) -> ModelVersion:
@@ -238,7 +307,7 @@ def prune(session: Session, *, keep: int, keep_active: timedelta) -> list[int]:
     kept = set(versions[:keep])
     activations = _in_order(session)
     since = datetime.now(UTC) - keep_active
-    for one, following in itertools.pairwise(activations):
+    for one, following in pairwise(activations):
         if following.activated_at > since:  # until then it was active
             kept.add(one.version)
     kept.update(_existing(session, _undo_order(activations))[:1])
@@ -329,8 +398,9 @@ class ActiveMachines:
     process, whenever it was started; `trouble` says so.
     """
 
-    def __init__(self, database: Database, *, poll_seconds: float) -> None:
+    def __init__(self, database: Database, *, poll_seconds: float, kept_in: Path | None = None) -> None:
         self._database = database
+        self._kept_in = kept_in
         self._poll_seconds = poll_seconds
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -361,6 +431,8 @@ class ActiveMachines:
         except HarmoniumError as error:
             log.warning("model_version_poll_failed", reason=error.detail)
             return
+        if serving is not None:
+            _ = serving.crowd  # now, not in the first request
         self.current = serving
         self.trouble = trouble
         self._seen = (pointer.generation, pointer.version)
@@ -387,7 +459,7 @@ class ActiveMachines:
         if self.current is not None and self.current.version == version:
             return self.current.machines
         try:
-            return load(session, version)
+            return load(session, version, kept_in=self._kept_in)
         except (CorruptModelVersion, NotFound) as error:
             log.error("model_version_refused", version=version, reason=error.detail)
             return error.detail

@@ -111,6 +111,19 @@ class Movie(Table):
     updated_at: Mapped[datetime]
 
 
+class CatalogueState(Table):
+    """One row, numbered 1. `generation` rises in every transaction that changes a movie.
+
+    So one small number says whether what a process keeps of the catalogue in memory is still true.
+    """
+
+    __tablename__ = "catalogue_state"
+    __table_args__ = (CheckConstraint("state = 1", name="single_row"),)
+
+    state: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    generation: Mapped[int] = mapped_column(BigInteger)
+
+
 class Rating(Table):
     """One rating a (user, movie): the newest."""
 

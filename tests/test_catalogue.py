@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy.orm import Session
 
 from app import catalogue, ratings
 from app.catalogue import MovieEntry
@@ -197,3 +198,35 @@ def test_keys_lead_back_to_ids(database: Database, titles: None) -> None:
         keys = [movie.movie_key for movie in catalogue.of_ids(session, ["heat", "dune84"]).values()]
         assert sorted(catalogue.ids_of_keys(session, [*keys, 10**15])) == ["dune84", "heat"]
         assert catalogue.ids_of_keys(session, []) == []
+
+
+def test_cards_in_memory_are_those_of_the_sessions_moment(database: Database) -> None:
+    def shown(session: Session) -> str:
+        return catalogue.cards(session, ["a", "missing"])["a"].title
+
+    with database.writing() as session:
+        catalogue.store(session, [MovieEntry("a", "First")], now=NOW)
+    with database.reading() as early:
+        assert shown(early) == "First"
+        with database.writing() as session:
+            catalogue.store(session, [MovieEntry("a", "Second")], now=NOW)
+            assert shown(session) == "Second"
+        with database.reading() as late:
+            assert catalogue.generation(late) > catalogue.generation(early)
+            assert shown(late) == "Second"
+        assert shown(early) == "First"
+        with database.reading() as late:
+            assert shown(late) == "Second"
+
+
+def test_only_a_change_raises_the_generation(database: Database) -> None:
+    def generation() -> int:
+        with database.reading() as session:
+            return catalogue.generation(session)
+
+    seen = [generation()]
+    for title in ("One", "One", "Two"):
+        with database.writing() as session:
+            catalogue.store(session, [MovieEntry("a", title)], now=NOW)
+        seen.append(generation())
+    assert seen[0] < seen[1] == seen[2] < seen[3]

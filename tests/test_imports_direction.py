@@ -12,9 +12,11 @@ APP = Path(__file__).parent.parent / "app"
 FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
+    {"benchmarks"},
     {"main"},
     {"api", "worker", "evaluation_page"},
-    {"training_runs", "recommendations", "comparison", "imports", "evaluation", "benchmarks"},
+    {"insight"},
+    {"training_runs", "recommendations", "comparison", "imports", "evaluation"},
     {"gate", "implicit_als", "scoreboard"},
     {"model_registry", "rating_files"},
     {"packed_files", "file_fields"},

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 from app import model_registry
 from app.database import Database
 from app.errors import Conflict, CorruptModelVersion, NotFound, PreconditionFailed
+from app.learning import model_file
 from app.learning.preferences import RatingRows
 from app.model_registry import ActiveMachines
 from app.settings import Settings
@@ -495,3 +497,57 @@ def test_before_the_first_version_nothing_serves(database: Database) -> None:
     serving = ActiveMachines(database, poll_seconds=10)
     serving.refresh()
     assert (serving.current, serving.trouble) == (None, None)
+
+
+def test_a_mapped_version_is_the_same_and_its_arrays_are_used_where_they_are(
+    database: Database, version: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "spool" / "machines"
+    with database.reading() as session:
+        plain = model_registry.load(session, version)
+        sha256 = model_registry.get(session, version).sha256
+        mapped = [model_registry.load(session, version, kept_in=folder) for _ in range(2)]
+    assert [path.name for path in folder.iterdir()] == [f"{sha256}.npz"]
+    row = RatingRows.single([0, 3], [5, 1], plain.n_movies)
+    for machines in mapped:
+        np.testing.assert_array_equal(machines.scores(row), plain.scores(row))
+        assert model_file.dump(machines) == model_file.dump(plain)
+        weights = machines.rbm.weights
+        assert weights.flags.aligned
+        assert not weights.flags.owndata
+        assert not weights.flags.writeable
+        assert weights.ctypes.data % 64 == 0
+
+
+def test_a_damaged_or_foreign_kept_file_is_written_again_and_old_ones_go(
+    database: Database, settings: Settings, version: int, tmp_path: Path
+) -> None:
+    with database.reading() as session:
+        row = model_registry.get(session, version)
+        path = tmp_path / f"{row.sha256}.npz"
+        for damaged in (b"", b"x" * row.n_bytes):
+            path.write_bytes(damaged)
+            assert model_registry.load(session, version, kept_in=tmp_path).n_movies == row.n_movies
+            assert path.stat().st_size == row.n_bytes
+    second = train_version(database, settings, seed=5)
+    with database.reading() as session:
+        model_registry.load(session, second, kept_in=tmp_path)
+    assert not path.exists()
+    assert len(list(tmp_path.glob("*.npz"))) == 1
+
+
+def test_damaged_bytes_are_refused_when_mapped_too(database: Database, version: int, tmp_path: Path) -> None:
+    good = content_of(database, version)
+    for torn in (good[:-1], good[:100] + b"!" + good[101:], b""):
+        overwrite(database, version, torn, honest=False)
+        with database.reading() as session, pytest.raises(CorruptModelVersion, match="SHA-256"):
+            model_registry.load(session, version, kept_in=tmp_path)
+
+
+def test_where_nothing_can_be_kept_a_version_is_read_into_memory(
+    database: Database, version: int, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    with database.reading() as session:
+        assert model_registry.load(session, version, kept_in=blocked / "machines").n_movies == 30

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import access
 from app.access import Role
-from app.database import Database
+from app.database import CATALOGUE_GENERATION, Database
 from app.errors import Forbidden, Unauthenticated
 from app.model_registry import ActiveMachines, Serving
 from app.settings import LOOPBACK_HOSTS, Settings
@@ -19,25 +19,34 @@ from app.settings import LOOPBACK_HOSTS, Settings
 _bearer = HTTPBearer(auto_error=False, description="An API key, as `harmonium keys create` prints it.")
 
 
-def get_settings(request: Request) -> Settings:
+# Coroutines, though they wait for nothing: FastAPI sends any other function to a thread and back.
+
+
+async def get_settings(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)
 
 
-def get_database(request: Request) -> Database:
+async def get_database(request: Request) -> Database:
     return cast(Database, request.app.state.database)
 
 
-def get_active_machines(request: Request) -> ActiveMachines:
+async def get_active_machines(request: Request) -> ActiveMachines:
     return cast(ActiveMachines, request.app.state.active_machines)
 
 
-def get_serving(request: Request) -> Serving | None:
+async def get_serving(machines: Annotated[ActiveMachines, Depends(get_active_machines)]) -> Serving | None:
     """The version that serves this request from beginning to end; None before the first one."""
-    return get_active_machines(request).current
+    return machines.current
 
 
-def get_reading_session(database: Annotated[Database, Depends(get_database)]) -> Iterator[Session]:
+def get_reading_session(
+    request: Request, database: Annotated[Database, Depends(get_database)]
+) -> Iterator[Session]:
     with database.reading() as session:
+        # As it was when the key was looked at, a moment ago; a user's ratings bring a newer one along.
+        known = getattr(request.state, CATALOGUE_GENERATION, None)
+        if known is not None:
+            session.info[CATALOGUE_GENERATION] = known
         yield session
 
 
@@ -69,6 +78,7 @@ def _require(role: Role) -> Callable[..., None]:
                     return
                 raise Unauthenticated("Send an API key as: Authorization: Bearer KEY")
             key = access.authenticate(session, credentials.credentials)
+            setattr(request.state, CATALOGUE_GENERATION, session.info.get(CATALOGUE_GENERATION))
         if key is None:
             raise Unauthenticated("This API key is unknown or was revoked.")
         if not access.allows(key.role, role):

@@ -5,13 +5,14 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app import errors
+from app.api.examples import add_examples
 from app.errors import FieldError, HarmoniumError
 
 log = structlog.get_logger()
@@ -111,8 +112,10 @@ def install(app: FastAPI) -> None:
         )
 
     @app.exception_handler(HTTPException)
-    def handle_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    def handle_http_error(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
+        if status is HTTPStatus.NOT_MODIFIED:  # no error, and it must not have a body
+            return Response(status_code=status, headers=error.headers)
         detail = str(error.detail)
         if status is HTTPStatus.NOT_FOUND and detail == status.phrase:
             detail = f"There is nothing at {request.url.path}. The routes are listed at /docs."
@@ -132,6 +135,7 @@ def install(app: FastAPI) -> None:
         # FastAPI declares its own shape for 422 only where a route declares none.
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
+        add_examples(made)
         return made
 
     app.openapi = document  # type: ignore[method-assign]

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app import recommendations
+from app import ratings, recommendations
+from app.api.caching import NOT_MODIFIED, ConditionalNow
 from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
 from app.api.movies import Genre
 from app.api.problems import declared
@@ -28,6 +29,7 @@ from app.recommendations.lists import LEAST_LIKES, LONGEST_WALK
 
 router = APIRouter(prefix="/v1", tags=["recommendations"])
 
+POPULAR_SECONDS = 60  # that a client may keep the popular list without asking
 MAX_MOVIES = 1_000  # movies in one request for predictions, or to leave out of a list
 MAX_USERS = 1_000  # in one batch
 MAX_BATCH_LIMIT = 100  # movies in each list of a batch, so that the answer stays within some 20 MB
@@ -197,6 +199,9 @@ class ItemView(BaseModel):
     like_probability: float | None = Field(
         description="calibrated probability that the user likes the movie, given that they watch and rate it"
     )
+    confidence: float | None = Field(
+        description="0 to 1: how well the score is supported by what the user told and by the movie's ratings"
+    )
     reasons: list[ReasonView] | None = Field(
         description="the ratings that speak for it most, the strongest first; null unless explain is true"
     )
@@ -220,6 +225,7 @@ _LIST: dict[str, Any] = {
             **_MOVIE,
             "score": -0.42,
             "like_probability": 0.93,
+            "confidence": 0.81,
             "reasons": [{"movie_id": "172", "title": "Alien", "stars": 5.0, "effect": 0.12}],
             "reasons_against": [{"movie_id": "97", "title": "Grease", "stars": 1.0, "effect": -0.07}],
         }
@@ -427,17 +433,24 @@ class PredictionsView(BaseModel):
 @router.get(
     "/users/{user}/recommendations",
     dependencies=[needs("read")],
-    responses=declared(),
+    responses=declared() | NOT_MODIFIED,
     operation_id="recommend_for_user",
 )
 def recommend_for_user(
-    user: PathId, session: Reading, serving: ServingNow, query: Annotated[Explaining, Query()]
+    user: PathId,
+    session: Reading,
+    serving: ServingNow,
+    conditional: ConditionalNow,
+    query: Annotated[Explaining, Query()],
 ) -> ListView:
     """The best movies that a user has not rated, by the ratings stored at this moment.
 
     An unknown user gets the popular movies; a user who has rated everything gets an empty list.
     """
-    return ListView.model_validate(recommendations.for_user(session, serving, user, query.wanted()))
+    stars = ratings.profile(session, user)
+    conditional.check(session, serving, stars)
+    found = recommendations.for_ratings(session, serving, stars, query.wanted(), user_id=user)
+    return ListView.model_validate(found)
 
 
 @router.post(
@@ -502,9 +515,22 @@ def recommend_for_group(
     return GroupListView.model_validate(found)
 
 
-@router.get("/popular", dependencies=[needs("read")], responses=declared(), operation_id="list_popular")
-def list_popular(session: Reading, serving: ServingNow, query: Annotated[Listing, Query()]) -> ListView:
+@router.get(
+    "/popular",
+    dependencies=[needs("read")],
+    responses=declared() | NOT_MODIFIED,
+    operation_id="list_popular",
+)
+def list_popular(
+    session: Reading,
+    serving: ServingNow,
+    conditional: ConditionalNow,
+    response: Response,
+    query: Annotated[Listing, Query()],
+) -> ListView:
     """What anybody gets of whom nothing is known."""
+    conditional.check(session, serving, {})
+    response.headers["Cache-Control"] = f"private, max-age={POPULAR_SECONDS}"
     return ListView.model_validate(recommendations.popular(session, serving, query.wanted()))
 
 
@@ -526,18 +552,20 @@ def list_similar_movies(
 @router.get(
     "/users/{user}/predictions",
     dependencies=[needs("read")],
-    responses=declared(),
+    responses=declared() | NOT_MODIFIED,
     operation_id="predict_for_user",
 )
 def predict_for_user(
     user: PathId,
     session: Reading,
     serving: ServingNow,
+    conditional: ConditionalNow,
     movie_id: Annotated[list[Id], Query(min_length=1, max_length=MAX_MOVIES)],
 ) -> PredictionsView:
     """How likely a user is to like these movies, given that they watch and rate them."""
-    found = recommendations.predictions_for_user(session, serving, user, movie_id)
-    return _predictions(serving, found)
+    stars = ratings.profile(session, user)
+    conditional.check(session, serving, stars)
+    return _predictions(serving, recommendations.predictions(serving, stars, movie_id))
 
 
 @router.post("/predictions", dependencies=[needs("read")], responses=declared(413), operation_id="predict")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from app.benchmarks import rbm
+from app.benchmarks import rbm, serve
 from app.cli.terminal import (
     out,
     say,
@@ -41,6 +41,28 @@ def bench_rbm(
         threads=threads,
         on_progress=say,
     )
+    _show(report, json_file)
+
+
+@bench.command("serve")
+def bench_serve(
+    postgres: Annotated[
+        str | None, typer.Option(help="URL of an empty PostgreSQL database to fill and measure on, too.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Turns of each route.")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, max=600, help="Length of a turn.")] = 4,
+    huge: Annotated[bool, typer.Option(help="Measure a model of 59,000 movies, too.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
+) -> None:
+    """Drive the real server with wrk: requests a second beside a constant list, latency, memory."""
+    report = serve.measure_serving(
+        postgres, scale=serve.Scale(rounds=rounds, seconds=seconds), huge=huge, on_progress=say
+    )
+    _show(report, json_file)
+
+
+def _show(report: rbm.SpeedReport | serve.ServeReport, json_file: Path | None) -> None:
+    """The tables, and the figures as JSON where they are wanted."""
     for title, columns, lines in report.tables():
         shown = Table(title=title)
         for column in columns:

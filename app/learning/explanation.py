@@ -23,13 +23,11 @@ class Effects:
 
     Attributes:
         columns: int64 of shape (n,), the movies of the ratings that were tried.
-        stars: float32 of shape (n,), theirs.
         change: float32 of shape (n, m): the score of each of m movies with all ratings, minus its score
             without this one. Above 0 the rating speaks for the movie.
     """
 
     columns: NDArray[np.int64]
-    stars: NDArray[np.float32]
     change: NDArray[np.float32]
 
 
@@ -46,7 +44,7 @@ def effects(machines: Machines, row: RatingRows, columns: NDArray[np.integer[Any
     # All of them and, below, the ratings without each one: rows of one batch, folded in together.
     whole = machines.blended_scores(row, columns)
     rest = machines.blended_scores(without_each(row, tried), columns)
-    return Effects(row.indices[tried].astype(np.int64), row.stars[tried], whole - rest)
+    return Effects(row.indices[tried].astype(np.int64), whole - rest)
 
 
 def without_each(row: RatingRows, left_out: NDArray[np.integer[Any]]) -> RatingRows:

@@ -21,6 +21,7 @@ PSEUDO_RATINGS = (
 )
 LARGEST_NEWTON_STEP = 2.0  # in log-odds; a full step can overshoot where the logistic curve is flat
 FOLD_IN_STEPS = 8  # Newton steps; the 1-dimensional problem is concave and converges in 4 or 5
+FOLDED_IN = 1e-6  # log-odds; the step after one so small would be about its square
 
 Vector = NDArray[np.float64]
 
@@ -81,7 +82,10 @@ class BiasLogistic:
         bias = np.zeros(preferences.n_users)
         for _ in range(FOLD_IN_STEPS):
             predicted = expit(offset + bias[users])
-            bias += _newton_step(bias, users, liked, predicted, self.intercept, self.pseudo_ratings)
+            step = _newton_step(bias, users, liked, predicted, self.intercept, self.pseudo_ratings)
+            bias += step
+            if np.abs(step).max(initial=0.0) < FOLDED_IN:
+                break
         return bias
 
     def log_odds(self, preferences: Preferences, columns: NDArray[np.integer[Any]] | None = None) -> Vector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,12 +102,26 @@ class Machines:
         Returns:
             float32 of shape (n_users, m or n_movies), comparable within these machines only.
         """
-        hidden = self.fold_in(rows)
+        return self.scores_of(self.fold_in(rows), columns)
+
+    def scores_of(
+        self, hidden: Dense, columns: NDArray[np.integer[Any]] | None = None
+    ) -> NDArray[np.float32]:
+        """What movies are ranked by in given states of the hidden units.
+
+        Args:
+            hidden: probabilities or states of the hidden units, shape (n, n_hidden), laid out as `fold_in`
+                gives them.
+            columns: m movie columns; None for all.
+
+        Returns:
+            float32 of shape (n, m or n_movies): of what `fold_in` gives, these are the `scores`.
+        """
         rbm = self.rbm if columns is None else self._part(columns)
         n_scored = self.n_movies if columns is None else len(columns)
-        result = np.empty((rows.n_users, n_scored), np.float32)
+        result = np.empty((len(hidden), n_scored), np.float32)
         block = max(1, BLOCK_ENTRIES // max(rbm.n_visible, 1))
-        for start in range(0, rows.n_users, block):
+        for start in range(0, len(hidden), block):
             chosen = slice(start, start + block)
             result[chosen] = self.design.scores(rbm.visible_input(hidden[chosen]))
         return result
@@ -160,8 +175,14 @@ class Machines:
         log P(rated) + log P(liked) by the shares of all users: what a joint machine without any weights
         would say, and so on its scale. In the positive design, which has the second part only, log P(liked).
         """
-        result = self.design.popularity_scores(self.popularity, self.likes, self.n_users)
-        return result.astype(np.float32)
+        return self._popularity_scores
+
+    @cached_property
+    def _popularity_scores(self) -> NDArray[np.float32]:
+        """Worked out once: every list is blended with them."""
+        result = self.design.popularity_scores(self.popularity, self.likes, self.n_users).astype(np.float32)
+        result.flags.writeable = False
+        return result
 
     def _part(self, columns: NDArray[np.integer[Any]]) -> RBM:
         """The machine that ranks without the visible units of all other movies."""

@@ -10,9 +10,12 @@ import io
 import itertools
 import json
 import math
+import mmap
 import re
+import struct
 import zipfile
-from typing import Any, Literal, TypeAlias
+import zlib
+from typing import IO, Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +29,12 @@ from app.learning.vocabulary import Vocabulary
 
 FORMAT = 1  # raised by every change that an older reader would misread
 KIND = "harmonium machines"
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip file's member: signature … lengths of name and extra
+_LOCAL_SIGNATURE = b"PK\x03\x04"
+_EXTRA_HEADER = struct.Struct("<HH")  # kind and length of an extra field
+_PADDING_ID = 0xD935  # the kind that Android's zipalign pads with
+_ZIP64_EXTRA = 20  # bytes that force_zip64 adds
+_ALIGNMENT = 64  # bytes; a cache line
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip file can hold; a real one would change the bytes
 
 Array: TypeAlias = NDArray[Any]
@@ -91,14 +100,30 @@ def dump(machines: Machines) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, (dtype, _) in _ARRAYS.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy", _TIMESTAMP), "w", force_zip64=True) as member:
+            info = _aligned(zipfile.ZipInfo(f"{name}.npy", _TIMESTAMP), file.tell())
+            with archive.open(info, "w", force_zip64=True) as member:
                 array = np.ascontiguousarray(arrays[name], dtype=dtype)
                 np.lib.format.write_array(member, array, allow_pickle=False)
     return file.getvalue()
 
 
-def load(data: bytes) -> Machines:
+def _aligned(member: zipfile.ZipInfo, start: int) -> zipfile.ZipInfo:
+    """The member with an extra field that is as long as it takes for its content to begin at an even place.
+
+    Then a mapped file's arrays can be used where they are: NumPy copies unaligned ones for every product.
+    """
+    header = start + _LOCAL_HEADER.size + len(member.filename) + _ZIP64_EXTRA
+    n_padding = (-(header + _EXTRA_HEADER.size)) % _ALIGNMENT
+    member.extra = _EXTRA_HEADER.pack(_PADDING_ID, n_padding) + bytes(n_padding)
+    return member
+
+
+def load(data: bytes | mmap.mmap) -> Machines:
     """The machines that `dump` wrote.
+
+    Args:
+        data: the file. The arrays are views of it, so the pages of a mapped one are read when they are
+            needed, and processes that map it share them.
 
     Raises:
         UnreadableModelFile: whatever is wrong with the bytes.
@@ -129,27 +154,29 @@ def load(data: bytes) -> Machines:
     return machines
 
 
-def _arrays(data: bytes) -> dict[str, Array]:
+def _arrays(data: bytes | mmap.mmap) -> dict[str, Array]:
     """Every expected array, of the expected dtype and as large as it says; nothing else is in the file."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        # A map can be read like a file, as far as the list of members goes; wrapped in BytesIO it is copied.
+        with zipfile.ZipFile(
+            io.BytesIO(data) if isinstance(data, bytes) else cast(IO[bytes], data)
+        ) as archive:
             members = {member.filename: member for member in archive.infolist()}
             if "header.npy" not in members:
                 raise UnreadableModelFile("foreign", "a zip file without the header of a model file")
             # A file of a newer format may hold other arrays, so its number is looked at before they are.
-            _header(_array(archive, members["header.npy"], "header"))
+            _header(_array(data, members["header.npy"], "header"))
             if sorted(members) != sorted(f"{name}.npy" for name in _ARRAYS):
                 raise UnreadableModelFile("wrong shape", f"the file holds {', '.join(sorted(members))}")
-            return {name: _array(archive, members[f"{name}.npy"], name) for name in _ARRAYS}
+            return {name: _array(data, members[f"{name}.npy"], name) for name in _ARRAYS}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UnreadableModelFile("torn", f"{len(data)} bytes; {error}") from error
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Array:
+def _array(data: bytes | mmap.mmap, member: zipfile.ZipInfo, name: str) -> Array:
     if member.compress_type != zipfile.ZIP_STORED:  # a few bytes could stand for gigabytes
         raise UnreadableModelFile("foreign", f"{member.filename} is compressed")
-    with archive.open(member) as file:
-        content = file.read()  # as long as in the file at most, and its checksum is right
+    content = _content(data, member)
     dtype, dimensions = _ARRAYS[name]
     found = _ARRAY_HEADER.match(content)
     if found is None:
@@ -164,7 +191,23 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Arra
         raise UnreadableModelFile(
             "wrong shape", f"{member.filename} claims shape {shape} in {len(content)} bytes"
         )
-    return np.frombuffer(content, dtype, offset=found.end()).reshape(shape)
+    array = np.frombuffer(content, dtype, offset=found.end()).reshape(shape)
+    return array if array.flags.aligned else array.copy()  # written before contents were aligned
+
+
+def _content(data: bytes | mmap.mmap, member: zipfile.ZipInfo) -> memoryview:
+    """A member's bytes where they are: as many as it says, and with its checksum."""
+    view = memoryview(data)
+    header = bytes(view[member.header_offset : member.header_offset + _LOCAL_HEADER.size])
+    if len(header) < _LOCAL_HEADER.size:
+        raise UnreadableModelFile("torn", f"{member.filename} has no header")
+    signature, *_, n_name, n_extra = _LOCAL_HEADER.unpack(header)
+    start = member.header_offset + _LOCAL_HEADER.size + n_name + n_extra
+    content = view[start : start + member.file_size]
+    is_whole = len(content) == member.file_size == member.compress_size
+    if signature != _LOCAL_SIGNATURE or not is_whole or zlib.crc32(content) != member.CRC:
+        raise UnreadableModelFile("torn", f"{member.filename} is not what its checksum says")
+    return content
 
 
 def _header(array: Array) -> dict[str, Any]:

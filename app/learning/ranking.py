@@ -30,7 +30,8 @@ def top(scores: Scores, limit: int, allowed: NDArray[np.bool_] | None = None) ->
     limit = min(max(limit, 0), candidates.size)
     if limit == 0:
         return np.empty(0, np.int64)
-    descending = -np.nan_to_num(scores[candidates], nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    descending = -scores[candidates]
+    descending[np.isnan(descending)] = np.inf
     if limit < candidates.size:
         # Everything up to the limit-th value, ties included, so that the sort below decides among them.
         last = np.partition(descending, limit - 1)[limit - 1]

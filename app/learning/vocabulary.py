@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +43,8 @@ class Vocabulary:
         Returns:
             int64 array of shape (n,).
         """
-        column_of = self._column_of
-        return np.fromiter(
-            (column_of.get(movie_id, -1) for movie_id in movie_ids), dtype=np.int64, count=len(movie_ids)
-        )
+        found = map(self._column_of.get, movie_ids, repeat(-1))
+        return np.fromiter(found, dtype=np.int64, count=len(movie_ids))
 
     def __len__(self) -> int:
         return len(self._movie_ids)

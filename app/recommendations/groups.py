@@ -99,7 +99,7 @@ def for_group(
     probabilities = machines.like_probability(folded.rows, columns)
     of_group = probabilities.mean(axis=0) if agreement == "average" else probabilities.min(axis=0)
     movie_ids = [machines.vocabulary.movie_ids[column] for column in columns]
-    movies = catalogue.of_ids(session, movie_ids)
+    movies = catalogue.cards(session, movie_ids)
     items = [
         ranked_movie(
             len(shown.keys) + place + 1,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from app import catalogue, cursors, ratings
+from app.catalogue import MovieCard
+from app.learning.confidence import confidence
 from app.learning.diversity import ordered_diversely
 from app.learning.explanation import effects
 from app.learning.geometry import unit_vectors
@@ -19,7 +21,6 @@ from app.learning.ranking import Scores, ordered
 from app.model_registry import Serving
 from app.recommendations import profiles
 from app.recommendations.profiles import Stars, Strategy
-from app.tables import Movie
 
 SCORES_AT_ONCE = 4_000_000  # people x movies worked on together; 16 MB of float32
 LEAST_LIKES = 3  # of a movie in training; with fewer it comes after all others
@@ -79,6 +80,7 @@ class Reason:
 class RankedMovie:
     """`score` ranks, within one version; without any version it is the number of ratings.
 
+    `confidence` says from 0 to 1 how well the score is supported (`learning.confidence`).
     `reasons` speak for the movie, `reasons_against` against it, the strongest first; None: nobody asked.
     """
 
@@ -89,6 +91,7 @@ class RankedMovie:
     genres: list[str]
     score: float
     like_probability: float | None
+    confidence: float | None = None
     reasons: list[Reason] | None = None
     reasons_against: list[Reason] | None = None
 
@@ -124,11 +127,11 @@ class Shown:
         return cls(keys, frozenset(catalogue.ids_of_keys(session, sorted(keys))))
 
     def next_cursor(
-        self, items: Sequence[RankedMovie], movies: Mapping[str, Movie], more: bool
+        self, items: Sequence[RankedMovie], movies: Mapping[str, MovieCard], more: bool
     ) -> str | None:
         """The cursor behind these items, too; None where nothing follows."""
         keys = self.keys.union(movies[one.movie_id].movie_key for one in items if one.movie_id in movies)
-        if not more or len(keys) >= LONGEST_WALK:
+        if not more or keys == self.keys or len(keys) >= LONGEST_WALK:
             return None
         return cursors.make_set(keys)
 
@@ -217,9 +220,9 @@ class Choice:
         return order[: wanted.limit], order.size > wanted.limit
 
 
-# Of one movie: (rated column, stars, effect) of the ratings that speak for it, the strongest first, and of
-# those that speak against it.
-_Side = list[tuple[int, float, float]]
+# Of one movie: (rated column, effect) of the ratings that speak for it, the strongest first, and of those
+# that speak against it.
+_Side = list[tuple[int, float]]
 _Why = tuple[_Side, _Side]
 
 
@@ -231,6 +234,7 @@ class _Picked:
     more: bool
     scores: list[float]
     probabilities: list[float]
+    confidences: list[float]
     reasons: list[_Why] | None  # of each movie; None: nobody asked
 
 
@@ -253,14 +257,14 @@ def _lists(
     block = max(1, SCORES_AT_ONCE // max(machines.n_movies, 1))
     for start in range(0, len(people), block):
         rows = folded.rows.rows(np.arange(start, min(start + block, len(people))))
-        picked += _pick(machines, rows, choice, wanted)
+        picked += _pick(serving, rows, choice, wanted)
     named = {movie_ids[column] for one in picked for column in _mentioned(one)}
-    movies = catalogue.of_ids(session, sorted(named))
+    movies = catalogue.cards(session, sorted(named))
     found = []
-    for (user_id, _), one, strategy, ignored in zip(
+    for (user_id, stars), one, strategy, ignored in zip(
         people, picked, folded.strategies, folded.ignored, strict=True
     ):
-        items = _items(one, machines, movies, n_before=len(shown.keys))
+        items = _items(one, machines, movies, stars, n_before=len(shown.keys))
         found.append(
             RecommendationList(
                 user_id=user_id,
@@ -274,8 +278,9 @@ def _lists(
     return found
 
 
-def _pick(machines: Machines, rows: RatingRows, choice: Choice, wanted: Wanted) -> list[_Picked]:
+def _pick(serving: Serving, rows: RatingRows, choice: Choice, wanted: Wanted) -> list[_Picked]:
     """The pages of several people: one fold-in, one product for all their scores."""
+    machines = serving.machines
     # Blended with popularity, the less the more is known; what has no rating at all is popularity alone.
     scores = machines.blended_scores(rows)
     pages = [
@@ -287,13 +292,15 @@ def _pick(machines: Machines, rows: RatingRows, choice: Choice, wanted: Wanted) 
     picked = []
     for person, (page, more) in enumerate(pages):
         places = np.searchsorted(columns, page)
+        row = rows.rows([person])
         picked.append(
             _Picked(
                 columns=page,
                 more=more,
                 scores=scores[person, page].tolist(),
                 probabilities=probabilities[person, places].tolist(),
-                reasons=_reasons(machines, rows.rows([person]), page) if wanted.explain else None,
+                confidences=confidence(machines, serving.crowd, row, scores[person], page).tolist(),
+                reasons=_reasons(machines, row, page) if wanted.explain else None,
             )
         )
     return picked
@@ -307,7 +314,7 @@ def _reasons(machines: Machines, row: RatingRows, columns: NDArray[np.int64]) ->
 
     def side(order: NDArray[np.int64], change: NDArray[np.float32], sign: int) -> _Side:
         return [
-            (int(found.columns[place]), float(found.stars[place]), float(change[place]))
+            (int(found.columns[place]), float(change[place]))
             for place in order[:REASONS].tolist()
             if sign * change[place] > 0
         ]
@@ -323,12 +330,12 @@ def _mentioned(one: _Picked) -> set[int]:
     """The columns of a page and of its reasons."""
     columns = set(one.columns.tolist())
     for why in one.reasons or ():
-        columns.update(column for side in why for column, _, _ in side)
+        columns.update(column for side in why for column, _ in side)
     return columns
 
 
 def _items(
-    one: _Picked, machines: Machines, movies: Mapping[str, Movie], *, n_before: int
+    one: _Picked, machines: Machines, movies: Mapping[str, MovieCard], stars: Stars, *, n_before: int
 ) -> list[RankedMovie]:
     movie_ids = machines.vocabulary.movie_ids
 
@@ -337,10 +344,10 @@ def _items(
             Reason(
                 movie_ids[column],
                 movies[movie_ids[column]].title if movie_ids[column] in movies else "",
-                stars,
+                stars[movie_ids[column]],
                 effect,
             )
-            for column, stars, effect in side
+            for column, effect in side
         ]
 
     items = []
@@ -352,6 +359,7 @@ def _items(
             one.scores[place],
             one.probabilities[place],
         )
+        item = replace(item, confidence=one.confidences[place])
         if one.reasons is not None:
             pro, contra = one.reasons[place]
             item = replace(item, reasons=told(pro), reasons_against=told(contra))
@@ -360,7 +368,7 @@ def _items(
 
 
 def ranked_movie(
-    rank: int, movie_id: str, movie: Movie | None, score: float, like_probability: float | None
+    rank: int, movie_id: str, movie: MovieCard | None, score: float, like_probability: float | None
 ) -> RankedMovie:
     """An item of a list; a movie that the catalogue lacks has no title."""
     return RankedMovie(
@@ -397,7 +405,7 @@ def most_rated(
     for one in rated:
         own = frozenset() if wanted.include_rated else frozenset(one)
         pages.append(list(islice((pair for pair in ranking if pair[0] not in own), wanted.limit + 1)))
-    movies = catalogue.of_ids(session, [movie_id for page in pages for movie_id, _ in page])
+    movies = catalogue.cards(session, [movie_id for page in pages for movie_id, _ in page])
     found = []
     for page in pages:
         items = [

@@ -52,7 +52,7 @@ def similar(session: Session, serving: Serving | None, movie_id: str, wanted: Wa
     choice.allowed[column] = False
     columns = ordered(near.score, wanted.limit, choice.allowed, choice.judged)
     movie_ids = [machines.vocabulary.movie_ids[one] for one in columns]
-    movies = catalogue.of_ids(session, movie_ids)
+    movies = catalogue.cards(session, movie_ids)
     items = []
     for rank, (one, found_id) in enumerate(zip(columns.tolist(), movie_ids, strict=True), start=1):
         found = movies.get(found_id)

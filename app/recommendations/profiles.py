@@ -58,9 +58,12 @@ def folded(machines: Machines, people: Sequence[Stars]) -> Profiles:
     ignored: list[list[str]] = [[] for _ in people]
     for position in np.flatnonzero(~inside).tolist():
         ignored[owners[position]].append(movie_ids[position])
-    rows = RatingRows.from_coordinates(
-        owners[inside], columns[inside], values[inside], len(people), machines.n_movies
-    )
+    if not inside.all():
+        owners, columns, values = owners[inside], columns[inside], values[inside]
+    # A movie is there once for each person, so the columns only have to be put in order.
+    order = np.lexsort((columns, owners))
+    indptr = np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=len(people)))))
+    rows = RatingRows(indptr, columns[order].astype(np.int32), values[order], machines.n_movies)
     return Profiles(rows, ignored)
 
 

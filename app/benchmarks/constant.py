@@ -1,0 +1,95 @@
+"""`python -m app.benchmarks.constant same|bare`: what the real server is measured beside, and nothing else.
+
+`same` is the whole application with two more routes, which do all that a list needs except to recommend;
+`bare` is FastAPI with a single route and nothing around it.
+"""
+
+import sys
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from app import logs, ratings
+from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
+from app.api.recommendations import ListView, RecommendIn
+from app.api.schemas import Limit, PathId, stars_by_movie
+from app.main import create_app
+from app.recommendations import RankedMovie, RecommendationList
+from app.settings import Settings
+
+
+def constant_list(limit: int) -> RecommendationList:
+    """What a list looks like, of movies that nobody chose."""
+    items = [
+        RankedMovie(
+            rank=rank,
+            movie_id=str(rank),
+            title=f"Film number {rank}",
+            year=1990,
+            genres=["Drama", "Western"],
+            score=-1.25 * rank,
+            like_probability=0.75,
+            confidence=0.5,
+        )
+        for rank in range(1, limit + 1)
+    ]
+    return RecommendationList(user_id="42", model_version=1, strategy="rbm", items=items)
+
+
+def add_constant_routes(app: FastAPI) -> None:
+    """The same key, SELECT, body, schema and middleware as the real routes; the lists are always the same."""
+
+    @app.get("/constant/users/{user}/recommendations", dependencies=[needs("read")])
+    def constant_for_user(user: PathId, session: Reading, serving: ServingNow, limit: Limit = 10) -> ListView:
+        ratings.profile(session, user)
+        return ListView.model_validate(constant_list(limit))
+
+    @app.post("/constant/recommendations", dependencies=[needs("read")])
+    def constant_for_ratings(
+        body: RecommendIn, session: Reading, serving: ServingNow, settings: SettingsNow
+    ) -> ListView:
+        stars_by_movie(body.ratings or [], settings, session)
+        return ListView.model_validate(constant_list(body.limit))
+
+
+class Answer(BaseModel):
+    movie_ids: list[str]
+
+
+def bare_app() -> FastAPI:
+    """The framework alone: one coroutine, one small declared answer."""
+    app = FastAPI()
+
+    @app.get("/bare")
+    async def bare() -> Answer:
+        return Answer(movie_ids=["1", "2", "3"])
+
+    @app.get("/health/ready")
+    async def ready() -> Answer:
+        return Answer(movie_ids=[])
+
+    return app
+
+
+def main(kind: str) -> None:
+    """Serve as `harmonium serve` does, on the port of the settings."""
+    settings = Settings()
+    if kind == "same":
+        logs.configure(settings)
+        app = create_app(settings)
+        add_constant_routes(app)
+    else:
+        app = bare_app()
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

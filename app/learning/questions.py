@@ -1,0 +1,151 @@
+"""Which movies to ask a user about: those whose answer tells most about the hidden units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from app.learning.crowd import Crowd
+from app.learning.machines import Machines
+from app.learning.preferences import RatingRows
+
+CANDIDATES = 200  # movies looked at closely: the likeliest to have been seen
+MOST_LIKELY_SEEN = 0.98
+
+
+@dataclass(frozen=True)
+class Question:
+    """A movie to ask about.
+
+    Attributes:
+        column: of the movie.
+        information: expected change of the entropy of the hidden units by the answer, in nats.
+        seen_probability: that the user has seen it, and so has an answer.
+        like_probability: that the answer, if there is one, is a like.
+    """
+
+    column: int
+    information: float
+    seen_probability: float
+    like_probability: float
+
+
+def questions(
+    machines: Machines,
+    crowd: Crowd,
+    row: RatingRows,
+    *,
+    limit: int,
+    allowed: NDArray[np.bool_] | None = None,
+    candidates: int = CANDIDATES,
+) -> list[Question]:
+    """The movies to ask about next, best first.
+
+    For each candidate both answers are folded in, and the expected change of the hidden units' entropy is
+
+        P(seen) · [ H(mean of both states) - P(like) H(liked state) - P(dislike) H(disliked state) ]
+
+    where H is the entropy of independent units. The mean stands for what is believed before the answer: it
+    already holds that one rating more is there, which by itself scales the fold-in of all others. A movie
+    that was never seen tells nothing, so what it could tell is weighted by the probability that it was, and
+    questions are put in order with that weight twice: measured, powers of P(seen) from 2 to 4 give alike and
+    better lists than the first (docs/benchmarks.md).
+    After the first, each next question is discounted by how much it would move the same hidden units.
+
+    Args:
+        machines: what ranks and judges.
+        crowd: of the same version.
+        row: what one user has told so far; an empty row is allowed.
+        limit: questions at most.
+        allowed: shape (n_movies,); False where not to ask. What is rated is never asked again.
+        candidates: movies looked at closely.
+    """
+    possible = np.ones(row.n_movies, np.bool_) if allowed is None else allowed.copy()
+    possible[row.indices] = False
+    columns = np.flatnonzero(possible & (machines.popularity > 0))
+    if not columns.size or limit < 1:
+        return []
+    # Close looks go to movies that many know; the others cost too much and have no answer.
+    most = np.argsort(-machines.popularity[columns], kind="stable")[: max(candidates, limit)]
+    columns = columns[most]
+    seen = _seen_probability(machines, row, columns)
+    like = _like_probability(machines, crowd, row, columns)
+    after = machines.fold_in(_with_answers(crowd, row, columns))
+    liked, disliked = after[: columns.size], after[columns.size :]
+    mean = like[:, None] * liked + (1 - like[:, None]) * disliked
+    information = seen * (_entropy(mean) - like * _entropy(liked) - (1 - like) * _entropy(disliked))
+    order = _apart(seen * information, liked - disliked, limit)
+    return [
+        Question(int(columns[one]), float(information[one]), float(seen[one]), float(like[one]))
+        for one in order
+    ]
+
+
+def _seen_probability(
+    machines: Machines, row: RatingRows, columns: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """The share of all users who rated each movie, moved by how far its score is above popularity's."""
+    share = (machines.popularity[columns] + 0.5) / (machines.n_users + 1.0)
+    personal = machines.blended_scores(row, columns)[0] - machines.popularity_scores()[columns]
+    # The score is a sum of two logarithms, of being rated and of being liked: half of the change each.
+    change = np.clip(personal.astype(np.float64) / 2, -3, 3)
+    result: NDArray[np.float64] = np.minimum(share * np.exp(change), MOST_LIKELY_SEEN)
+    return result
+
+
+def _like_probability(
+    machines: Machines, crowd: Crowd, row: RatingRows, columns: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """The crowd's share of likes at the ranking threshold, moved by what the judge knows of the user."""
+    nobody = RatingRows.single([], [], row.n_movies)
+    judged = [
+        logit(np.clip(machines.like_probability(one, columns)[0].astype(np.float64), 1e-6, 1 - 1e-6))
+        for one in (row, nobody)
+    ]
+    result: NDArray[np.float64] = expit(logit(crowd.like_share[columns]) + judged[0] - judged[1])
+    return result
+
+
+def _with_answers(crowd: Crowd, row: RatingRows, columns: NDArray[np.integer[Any]]) -> RatingRows:
+    """The row with each candidate liked, then with each disliked: 2 m rows."""
+    n, m = row.n_ratings, columns.size
+    answered = np.empty((2 * m, n + 1), np.int64)
+    answered[:, :n] = row.indices
+    answered[:, n] = np.tile(columns, 2)
+    stars = np.empty((2 * m, n + 1), np.float32)
+    stars[:, :n] = row.stars
+    stars[:m, n] = crowd.liked_stars
+    stars[m:, n] = crowd.disliked_stars
+    order = np.argsort(answered, axis=1, kind="stable")
+    return RatingRows(
+        np.arange(0, answered.size + 1, n + 1),
+        np.take_along_axis(answered, order, axis=1).ravel().astype(np.int32),
+        np.take_along_axis(stars, order, axis=1).ravel(),
+        row.n_movies,
+    )
+
+
+def _entropy(probability: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Sum over the units of the entropy of each, in nats; shape (n,)."""
+    p = np.clip(probability.astype(np.float64), 1e-12, 1 - 1e-12)
+    result: NDArray[np.float64] = -(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1)
+    return result
+
+
+def _apart(worth: NDArray[np.float64], direction: NDArray[np.floating[Any]], limit: int) -> list[int]:
+    """Greedily the best, each discounted by its likeness to those chosen before."""
+    length = np.linalg.norm(direction, axis=1, keepdims=True)
+    unit = np.divide(direction, length, out=np.zeros_like(direction), where=length > 0)
+    left = worth.copy()
+    chosen: list[int] = []
+    for _ in range(min(limit, worth.size)):
+        best = int(np.argmax(left))
+        chosen.append(best)
+        likeness = np.abs(unit @ unit[best])
+        left = np.minimum(left, worth * (1 - likeness**2))
+        left[chosen] = -np.inf
+    return chosen
