@@ -455,11 +455,22 @@ def spare_memory() -> int:
     return min(free) // 4 * 3
 
 
+@dataclass(frozen=True)
+class _Plain:
+    """The binary machine alone, as a textbook has it."""
+
+    machines: Machines
+
+    def scores(self, rows: RatingRows) -> NDArray[np.float32]:
+        return self.machines.plain_scores(rows)
+
+
 def _contestants(
     machines: Machines, rows: RatingRows, liked_at_least: float, relevant_at_least: float, seed: int
 ) -> Iterator[tuple[str, Scorer | None, Judge | None, str | None]]:
     """Name, what ranks, what judges, and why it was left out; one is fitted when its turn comes."""
     yield "machine", _Blended(machines), machines, None
+    yield "plain RBM", _Plain(machines), None, None
     yield "popularity", Popularity(rows), None, None
     yield "item neighbours", ItemNeighbours(rows), None, None
     memory = min(EASE_MEMORY_LIMIT, spare_memory())

@@ -52,7 +52,7 @@ def sigmoid_bias(machines: Machines, rows: RatingRows, n_sampled: int) -> tuple[
     """
     rng = np.random.default_rng(0)
     preferences = rows.preferences(machines.configuration.rank_liked_at_least or 0.0)
-    everyone = DESIGNS["joint"].units(preferences)
+    everyone = DESIGNS[machines.configuration.design].units(preferences)
     batch = everyone[rng.permutation(rows.n_users)[:ROWS]]
     rbm = machines.rbm
     learning = SampledContrastiveDivergence(

@@ -20,8 +20,13 @@ class RetrainIn(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"epochs": 60, "hidden_units": 200}]})
 
-    design: Literal["joint", "positive", "masked", "conditional"] | None = None
+    design: Literal["rated", "joint", "positive", "masked", "conditional"] | None = None
     hidden_units: int | None = None
+    linear_units: int | None = Field(
+        None, description="linear hidden units beside the binary ones; 0 for none"
+    )
+    linear_strength: float | None = None
+    grade_slope: float | None = None
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None

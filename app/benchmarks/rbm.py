@@ -317,7 +317,7 @@ def share_of_peak(scale: Scale, threads: int) -> Efficiency:
     configuration = trainer.configuration
     batch_size, n_hidden = configuration.batch_size, configuration.hidden_units
     assert batch_size is not None and n_hidden is not None  # noqa: S101, PT018 - for mypy: they are resolved
-    operations = 2 * rows.n_users * DESIGNS["joint"].n_visible(rows.n_movies) * n_hidden
+    operations = 2 * rows.n_users * DESIGNS[configuration.design].n_visible(rows.n_movies) * n_hidden
     trainer.epoch()  # warm
     peaks, epochs = [], []
     for _ in range(scale.rounds):
@@ -429,7 +429,7 @@ class _Trainer:
 
 def _parts(rows: RatingRows, batch_size: int, n_hidden: int, rounds: int) -> dict[str, float]:
     """Seconds an epoch of each part of a CD-1 update, run by itself on one minibatch."""
-    design, rng = DESIGNS["joint"], np.random.default_rng(0)
+    design, rng = DESIGNS[TrainingConfiguration().design], np.random.default_rng(0)
     preferences = rows.preferences(4.0)
     chosen = rng.permutation(rows.n_users)[:batch_size]
     visible = design.units(preferences.rows(chosen))

@@ -39,6 +39,7 @@ def _real(default: float | None, least: float, most: float) -> Any:
 
 SAMPLED_FROM_MOVIES = 20_000  # catalogues from here on train with a sampled negative phase
 SAMPLED_UNITS = 2_000
+LINEAR_WEIGHTS = 4_000_000  # of all linear units together: 16 MB
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,17 @@ class TrainingConfiguration:
     """How to train. None means: choose by the shape of the data (see `resolved`).
 
     Attributes:
-        design: the visible layer of the machine that ranks; `joint` (two units a movie, rated and liked,
-            always observed), `positive` (one unit a movie, on if it reached `rank_liked_at_least`, always
-            observed; set that to the lowest stars to learn who rates what), `masked` (one unit a movie,
-            unrated units take no part) or `conditional` (masked, and which movies were rated conditions the
-            hidden units).
-        hidden_units: number of hidden units.
+        design: the visible layer of the machine that ranks; `rated` (one unit a movie, on if it was rated,
+            always observed; at fold-in a rating counts by its stars), `joint` (two units a movie, rated and
+            liked, always observed), `positive` (one unit a movie, on if it reached `rank_liked_at_least`,
+            always observed), `masked` (one unit a movie, unrated units take no part) or `conditional`
+            (masked, and which movies were rated conditions the hidden units).
+        hidden_units: number of binary hidden units.
+        linear_units: number of linear hidden units beside them (see `linear_units`); 0 for none. There are
+            never more than users or movies.
+        linear_strength: what a movie's expectation by the linear units counts in its log-odds.
+        grade_slope: what a rating that is one deviation above the mean counts more than an average one at
+            fold-in (see `Grading`); 0 counts all alike. The rated design and linear units alone look at it.
         epochs: passes over the users.
         batch_size: users in a minibatch.
         learning_rate: of the first update, per mean log-likelihood of a row.
@@ -70,10 +76,13 @@ class TrainingConfiguration:
         seed: of every random choice.
     """
 
-    design: Literal["joint", "masked", "positive", "conditional"] = _one_of(
-        "joint", "joint", "masked", "positive", "conditional"
+    design: Literal["rated", "joint", "masked", "positive", "conditional"] = _one_of(
+        "rated", "rated", "joint", "masked", "positive", "conditional"
     )
     hidden_units: int | None = _whole(None, 1, 10_000)
+    linear_units: int | None = _whole(None, 0, 100_000)
+    linear_strength: float = _real(6.0, 0.0, 1_000.0)
+    grade_slope: float = _real(0.22, 0.0, 1.0)
     epochs: int | None = _whole(None, 1, 100_000)
     batch_size: int | None = _whole(None, 1, 100_000)
     learning_rate: float | None = _real(None, 1e-6, 10.0)
@@ -102,13 +111,13 @@ class TrainingConfiguration:
                 "algorithm",
                 "pcd",
                 "persistent chains need visible units that are the same for every user: "
-                "take design = 'joint' or 'positive', or algorithm = 'cd'",
+                "take design = 'rated', 'joint' or 'positive', or algorithm = 'cd'",
             )
         if values["negative_sample"] and not self._samples_well:
             raise InvalidConfiguration(
                 "negative_sample",
                 values["negative_sample"],
-                "a sampled negative phase needs units that are always observed (design = 'joint'), "
+                "a sampled negative phase needs units that are always observed (design = 'rated'), "
                 "algorithm = 'cd' and k = 1; or take negative_sample = 0",
             )
         return dataclasses.replace(self, **values)
@@ -119,7 +128,7 @@ class TrainingConfiguration:
         What has to stay alike from one data set to the next is the number of *updates*, not of epochs: a few
         hundred users need many epochs, a million need few. Wide catalogues need more updates and more hidden
         units; few users need more weight decay. The constants were measured on ML-100K (943 users, 1,682
-        movies: 200 hidden units, 130 epochs of 49 users, decay 0.05) and on parts of it.
+        movies: 400 hidden units, 130 epochs of 49 users, decay 0.05) and on parts of it.
         `rank_liked_at_least` depends on the stars themselves and is left to `train`.
 
         Args:
@@ -135,9 +144,13 @@ class TrainingConfiguration:
         filled["batch_size"] = min(batch_size, n_users)
         updates = 2_500 * width**0.35
         filled["epochs"] = self.epochs or max(10, math.ceil(updates * filled["batch_size"] / n_users))
-        filled["hidden_units"] = self.hidden_units or min(max(round(20 * width**0.3) * 10, 50), 400)
+        units = 40 if self.design == "rated" else 20
+        filled["hidden_units"] = self.hidden_units or min(max(round(units * width**0.3) * 10, 50), 400)
+        if self.linear_units is None:
+            most = min(n_users, n_movies, LINEAR_WEIGHTS // max(n_movies, 1))
+            filled["linear_units"] = most if self.design == "rated" else 0
         if self.learning_rate is None:
-            filled["learning_rate"] = 0.05 if persistent else 0.1
+            filled["learning_rate"] = 0.05 if persistent else 0.15 if self.design == "rated" else 0.1
         if self.weight_decay is None:
             by_users = min(max(math.sqrt(943 / n_users), 0.05), 5.0)
             decay = 0.01 if masked or persistent else 0.03 if self.design == "positive" else 0.05

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.learning.configuration import TrainingConfiguration
+from app.learning.grading import Grading
 from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.linear_units import LinearUnits
 from app.learning.preferences import RatingRows
 from app.learning.ranking import blended
-from app.learning.rbm import RBM, Dense
+from app.learning.rbm import RBM, Dense, Sparse
 from app.learning.visible_design import DESIGNS, VisibleDesign
 from app.learning.vocabulary import Vocabulary
 
@@ -27,7 +29,9 @@ class Machines:
     Attributes:
         vocabulary: the movies, in the order of the columns.
         configuration: the resolved settings of the training run.
-        rbm: the machine that ranks.
+        rbm: the binary hidden units of the machine that ranks, and the biases.
+        linear: its linear hidden units; there may be none.
+        grading: what a rating counts at fold-in by its stars.
         mean_length: mean number of ratings of the users it was trained with.
         judge: log-odds of liking, given watched and rated.
         calibration: from the judge's log-odds to probabilities.
@@ -39,6 +43,8 @@ class Machines:
     vocabulary: Vocabulary
     configuration: TrainingConfiguration
     rbm: RBM
+    linear: LinearUnits
+    grading: Grading
     mean_length: float
     judge: BiasLogistic
     calibration: PlattScaling
@@ -58,13 +64,14 @@ class Machines:
 
     @property
     def n_hidden(self) -> int:
-        """Number of hidden units of the machine that ranks."""
+        """Number of binary hidden units of the machine that ranks."""
         return self.rbm.n_hidden
 
     @property
     def nbytes(self) -> int:
         """Memory that the arrays take, in bytes."""
-        return self.rbm.nbytes + self.judge.movie_bias.nbytes + self.popularity.nbytes + self.likes.nbytes
+        others = (self.judge.movie_bias, self.popularity, self.likes)
+        return self.rbm.nbytes + self.linear.nbytes + sum(array.nbytes for array in others)
 
     @property
     def design(self) -> VisibleDesign:
@@ -72,28 +79,28 @@ class Machines:
         return DESIGNS[self.configuration.design]
 
     def fold_in(self, rows: RatingRows) -> Dense:
-        """The hidden probabilities that each user's ratings give rise to.
+        """The probabilities of the binary hidden units that each user's ratings give rise to.
 
         The visible-to-hidden input is scaled by (mean length / the user's length) ** power. The machine has
-        only seen complete rows, and would read a short one as a person who turned everything else down.
+        only seen complete rows, and would read a short one as a person who turned everything else down. In
+        the rated design a rating counts by its grade, so that dislikes speak against a kind of movies.
 
         Returns:
             float32 of shape (n_users, n_hidden).
         """
         self._check(rows)
-        threshold = self.configuration.rank_liked_at_least
-        assert threshold is not None  # noqa: S101 - for mypy: training resolves it
         scale = (self.mean_length / np.maximum(rows.lengths, 1)) ** self.configuration.fold_in_length_power
-        units = self.design.units(rows.preferences(threshold))
-        return self.rbm.hidden_probability(units, scale.astype(np.float32))
+        visible = self.grading.rows(rows) if self.configuration.design == "rated" else self._units(rows)
+        return self.rbm.hidden_probability(visible, scale.astype(np.float32))
 
     def scores(
         self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
     ) -> NDArray[np.float32]:
         """What each user's movies are ranked by; movies already rated are scored like all others.
 
-        It is the sum of the log-probabilities of the movie's units after fold-in: log P(rated) + log P(liked)
-        of the joint design, log P(liked) of the others.
+        In the rated design it is the movie's log-odds after fold-in, b + h W', plus what the linear units
+        expect of it. The joint design has log P(rated) + log P(liked) in place of the log-odds, the others
+        log P(liked).
 
         Args:
             rows: the users' ratings; an empty row is allowed.
@@ -102,12 +109,25 @@ class Machines:
         Returns:
             float32 of shape (n_users, m or n_movies), comparable within these machines only.
         """
-        return self.scores_of(self.fold_in(rows), columns)
+        hidden = self.fold_in(rows)
+        if not self.linear.n_units:
+            return self.scores_of(hidden, columns)
+        visible = self.grading.rows(rows)
+        strength = np.float32(self.configuration.linear_strength)
+        result = np.empty((rows.n_users, self.n_movies if columns is None else len(columns)), np.float32)
+        block = max(1, BLOCK_ENTRIES // max(self.rbm.n_visible if columns is None else len(columns), 1))
+        for start in range(0, rows.n_users, block):
+            chosen = slice(start, start + block)
+            expected = self.linear.expected(visible[chosen], self.mean_length, columns)
+            expected *= strength
+            expected += self.scores_of(hidden[chosen], columns)
+            result[chosen] = expected
+        return result
 
     def scores_of(
         self, hidden: Dense, columns: NDArray[np.integer[Any]] | None = None
     ) -> NDArray[np.float32]:
-        """What movies are ranked by in given states of the hidden units.
+        """What given states of the binary hidden units say of movies, without the linear units.
 
         Args:
             hidden: probabilities or states of the hidden units, shape (n, n_hidden), laid out as `fold_in`
@@ -115,16 +135,30 @@ class Machines:
             columns: m movie columns; None for all.
 
         Returns:
-            float32 of shape (n, m or n_movies): of what `fold_in` gives, these are the `scores`.
+            float32 of shape (n, m or n_movies): of what `fold_in` gives, these are the `scores` but for what
+            the linear units add.
         """
         rbm = self.rbm if columns is None else self._part(columns)
-        n_scored = self.n_movies if columns is None else len(columns)
-        result = np.empty((len(hidden), n_scored), np.float32)
+        result = np.empty((len(hidden), self.n_movies if columns is None else len(columns)), np.float32)
         block = max(1, BLOCK_ENTRIES // max(rbm.n_visible, 1))
         for start in range(0, len(hidden), block):
             chosen = slice(start, start + block)
             result[chosen] = self.design.scores(rbm.visible_input(hidden[chosen]))
         return result
+
+    def plain_scores(self, rows: RatingRows) -> NDArray[np.float32]:
+        """The scores of the binary machine as a textbook has it, for comparison.
+
+        Its units as they were in training, no scale by length, no linear units.
+
+        Args:
+            rows: the users' ratings.
+
+        Returns:
+            float32 of shape (n_users, n_movies).
+        """
+        self._check(rows)
+        return self.design.scores(self.rbm.visible_input(self.rbm.hidden_probability(self._units(rows))))
 
     def blended_scores(
         self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
@@ -172,8 +206,9 @@ class Machines:
     def popularity_scores(self) -> NDArray[np.float32]:
         """What movies are ranked by when nothing is known of a user, shape (n_movies,).
 
-        log P(rated) + log P(liked) by the shares of all users: what a joint machine without any weights
-        would say, and so on its scale. In the positive design, which has the second part only, log P(liked).
+        By the shares of all users: the log-odds of rated, and half as heavily those of liked, in the rated
+        design; log P(liked) in the positive one, log P(rated) + log P(liked) in the others. That is on the
+        scale of what a machine without any weights says.
         """
         return self._popularity_scores
 
@@ -183,6 +218,12 @@ class Machines:
         result = self.design.popularity_scores(self.popularity, self.likes, self.n_users).astype(np.float32)
         result.flags.writeable = False
         return result
+
+    def _units(self, rows: RatingRows) -> Sparse:
+        """The rows as visible units in training have it."""
+        threshold = self.configuration.rank_liked_at_least
+        assert threshold is not None  # noqa: S101 - for mypy: training resolves it
+        return self.design.units(rows.preferences(threshold))
 
     def _part(self, columns: NDArray[np.integer[Any]]) -> RBM:
         """The machine that ranks without the visible units of all other movies."""

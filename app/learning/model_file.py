@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.learning.configuration import TrainingConfiguration
+from app.learning.grading import Grading
 from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
 from app.learning.rbm import RBM
 from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
 
-FORMAT = 1  # raised by every change that an older reader would misread
+FORMAT = 2  # raised by every change that an older reader would misread
 KIND = "harmonium machines"
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip file's member: signature … lengths of name and extra
 _LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -47,6 +49,9 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
     "weights": ("<f4", 2),
     "visible_bias": ("<f4", 1),
     "hidden_bias": ("<f4", 1),
+    "linear_weights": ("<f4", 2),
+    "linear_variance": ("<f4", 1),
+    "leading_variance": ("<f4", 1),
     "judge_movie_bias": ("<f8", 1),
     "popularity": ("<i8", 1),
     "likes": ("<i8", 1),
@@ -83,6 +88,7 @@ def dump(machines: Machines) -> bytes:
         "configuration": machines.configuration.as_dict(),
         "mean_length": machines.mean_length,
         "n_users": machines.n_users,
+        "grading": {"mean": machines.grading.mean, "deviation": machines.grading.deviation},
         "judge": {"intercept": machines.judge.intercept, "pseudo_ratings": machines.judge.pseudo_ratings},
         "calibration": {"slope": machines.calibration.slope, "intercept": machines.calibration.intercept},
     }
@@ -93,6 +99,9 @@ def dump(machines: Machines) -> bytes:
         "weights": machines.rbm.weights,
         "visible_bias": machines.rbm.visible_bias,
         "hidden_bias": machines.rbm.hidden_bias,
+        "linear_weights": machines.linear.weights,
+        "linear_variance": machines.linear.variance,
+        "leading_variance": machines.linear.leading_variance,
         "judge_movie_bias": machines.judge.movie_bias,
         "popularity": machines.popularity,
         "likes": machines.likes,
@@ -132,11 +141,17 @@ def load(data: bytes | mmap.mmap) -> Machines:
     header = _header(arrays["header"])
     try:
         configuration = TrainingConfiguration.from_dict(dict(header["configuration"]))
-        judge, calibration = header["judge"], header["calibration"]
+        judge, calibration, grading = header["judge"], header["calibration"], header["grading"]
         machines = Machines(
             vocabulary=_vocabulary(arrays["movie_id_bytes"], arrays["movie_id_offsets"]),
             configuration=configuration,
             rbm=RBM(arrays["weights"], arrays["visible_bias"], arrays["hidden_bias"]),
+            linear=LinearUnits(
+                arrays["linear_weights"], arrays["linear_variance"], arrays["leading_variance"]
+            ),
+            grading=Grading(
+                _finite(grading["mean"]), _finite(grading["deviation"]), configuration.grade_slope
+            ),
             mean_length=_finite(header["mean_length"]),
             judge=BiasLogistic(
                 _finite(judge["intercept"]), arrays["judge_movie_bias"], _finite(judge["pseudo_ratings"])
@@ -247,6 +262,7 @@ def _check(machines: Machines) -> None:
     expected = {
         "visible units": (machines.rbm.n_visible, DESIGNS[configuration.design].n_visible(n_movies)),
         "hidden units": (machines.n_hidden, configuration.hidden_units),
+        "linear_weights": (machines.linear.weights.shape[0], n_movies),
         "judge_movie_bias": (machines.judge.movie_bias.size, n_movies),
         "popularity": (machines.popularity.size, n_movies),
         "likes": (machines.likes.size, n_movies),
@@ -260,6 +276,9 @@ def _check(machines: Machines) -> None:
         "weights": machines.rbm.weights,
         "visible_bias": machines.rbm.visible_bias,
         "hidden_bias": machines.rbm.hidden_bias,
+        "linear_weights": machines.linear.weights,
+        "linear_variance": machines.linear.variance,
+        "leading_variance": machines.linear.leading_variance,
         "judge_movie_bias": machines.judge.movie_bias,
     }
     for name, array in arrays.items():
@@ -269,5 +288,12 @@ def _check(machines: Machines) -> None:
     counts_fit = ((likes >= 0) & (likes <= popularity) & (popularity <= machines.n_users)).all()
     if not counts_fit or machines.n_users < 1:
         raise UnreadableModelFile("inconsistent", "the counts of users, ratings and likes do not fit")
+    linear = machines.linear
+    if linear.n_units > (configuration.linear_units or 0):
+        raise UnreadableModelFile("inconsistent", "more linear units than the configuration has")
+    if not (linear.variance > 0).all() or not (linear.leading_variance > 0).all():
+        raise UnreadableModelFile("inconsistent", "a variance that must be positive is not")
+    if machines.grading.deviation <= 0:
+        raise UnreadableModelFile("inconsistent", "the deviation of the stars must be positive")
     if machines.mean_length <= 0 or machines.judge.pseudo_ratings <= 0 or machines.calibration.slope <= 0:
         raise UnreadableModelFile("inconsistent", "a number that must be positive is not")

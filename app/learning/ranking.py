@@ -67,7 +67,7 @@ def machine_weight(n_ratings: int | NDArray[np.integer[Any]]) -> NDArray[np.floa
     """The weight n / (n + 2) of the machine's score beside popularity's, for n ratings of a user.
 
     Popularity counts as two ratings that agree with everyone. On ML-100K this gains nDCG@10 at every n: .05
-    with one rating, .02 with three, .01 with ten, .004 on full profiles.
+    with one rating, .04 with three, .02 with five, .004 with ten.
     """
     n = np.asarray(n_ratings, dtype=np.float64)
     return n / (n + POPULARITY_RATINGS)
@@ -78,7 +78,8 @@ def blended(
 ) -> NDArray[np.float32]:
     """Lean on popularity while little is known of a user: a weighted mean of two scores on one scale.
 
-    As both are log-probabilities this is a geometric mean of probabilities, weighted by `machine_weight`.
+    Both are log-odds (of the rated design) or log-probabilities, so this is a geometric mean of odds or of
+    probabilities, weighted by `machine_weight`.
 
     Args:
         machine_scores: shape (n_movies,) or (n_users, n_movies).

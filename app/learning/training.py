@@ -25,7 +25,9 @@ from app.learning.contrastive_divergence import (
 )
 from app.learning.divergence import Diverged as Diverged
 from app.learning.divergence import refuse_divergence, weight_norm
+from app.learning.grading import Grading
 from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
 from app.learning.preferences import Preferences, RatingRows
 from app.learning.rbm import RBM, Dense, Sparse, bernoulli
@@ -137,7 +139,8 @@ def train(
 ) -> Generator[MinibatchReport | EpochReport, None, Machines]:
     """Fit the machine that ranks and the regression that judges.
 
-    The machine that ranks is trained on every rating. The judge is fitted on nine tenths of the ratings, its
+    The machine that ranks is trained on every rating: its linear hidden units in closed form, then its binary
+    ones by contrastive divergence. The judge is fitted on nine tenths of the ratings, its
     calibration on the tenth that it has not seen; then it is fitted again on all of them, and that fit ships
     with the calibration found before.
 
@@ -183,9 +186,11 @@ def train(
     preferences = rows.preferences(threshold)
     _refuse_too_little(preferences, configuration)
 
-    streams = np.random.SeedSequence(configuration.seed).spawn(3)
-    for_judge, for_machine, for_reports = (np.random.default_rng(stream) for stream in streams)
+    streams = np.random.SeedSequence(configuration.seed).spawn(4)
+    for_judge, for_machine, for_reports, for_linear = (np.random.default_rng(stream) for stream in streams)
     judge, calibration = _fit_judge(rows, configuration.liked_at_least, for_judge)
+    grading = Grading.of(rows.stars, configuration.grade_slope)
+    linear = LinearUnits.fit(grading.rows(rows), _given(configuration.linear_units), for_linear)
     rbm = RBM.initial(
         DESIGNS[configuration.design].initial_bias(preferences),
         _given(configuration.hidden_units),
@@ -205,6 +210,8 @@ def train(
         vocabulary=vocabulary,
         configuration=configuration,
         rbm=rbm,
+        linear=linear,
+        grading=grading,
         mean_length=float(rows.lengths.mean()),
         judge=judge,
         calibration=calibration,
@@ -264,12 +271,12 @@ def _refuse_too_little(preferences: Preferences, configuration: TrainingConfigur
     elif not DESIGNS[configuration.design].unrated_units_take_part and n_liked in (0, n_ratings):
         missing = (
             f"The {configuration.design} design needs ratings on both sides of rank_liked_at_least = "
-            f"{configuration.rank_liked_at_least:g}; choose another threshold, or design = 'joint'."
+            f"{configuration.rank_liked_at_least:g}; choose another threshold, or design = 'rated'."
         )
     elif configuration.design == "positive" and n_liked == 0:
         missing = (
             "The positive design needs ratings that reach rank_liked_at_least = "
-            f"{configuration.rank_liked_at_least:g}; choose a lower threshold, or design = 'joint'."
+            f"{configuration.rank_liked_at_least:g}; choose a lower threshold, or design = 'rated'."
         )
     if missing:
         raise TooLittleData(n_users, n_movies, n_ratings, n_liked, missing)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from app.learning.preferences import Preferences
 from app.learning.rbm import Dense, Sparse, softplus
 
+LIKED_SHARE = 0.5  # weight of liked beside rated where the rated design knows nothing of a user
+
 
 def log_odds(
     n_on: NDArray[np.integer[Any] | np.floating[Any]], n_rows: int | NDArray[np.integer[Any]]
@@ -184,6 +186,49 @@ class PositiveDesign:
         return _log_shares(n_users, likes)
 
 
+class RatedDesign:
+    """One unit a movie, always observed: on where the movie was rated, whatever the stars.
+
+    What people choose to watch says more about them than their stars do. The score is the log-odds of rated.
+    In training a rating is a 1; at fold-in it is its grade (`Grading`), so that a disliked movie does not
+    speak for its kind.
+    """
+
+    unrated_units_take_part = True
+
+    def n_visible(self, n_movies: int) -> int:
+        """One unit a movie."""
+        return n_movies
+
+    def n_imagined(self, n_movies: int) -> int:
+        """All of them."""
+        return self.n_visible(n_movies)
+
+    def units(self, preferences: Preferences) -> Sparse:
+        """Stores ones only."""
+        return sp.csr_array(
+            (np.ones(preferences.n_ratings, np.float32), preferences.indices, preferences.indptr),
+            shape=(preferences.n_users, preferences.n_movies),
+        )
+
+    def initial_bias(self, preferences: Preferences) -> NDArray[np.float64]:
+        """Log-odds of rated among all users."""
+        return log_odds(preferences.ratings_per_movie(), preferences.n_users)
+
+    def scores(self, visible_input: Dense) -> Dense:
+        """The log-odds themselves."""
+        return visible_input
+
+    def popularity_scores(
+        self, popularity: NDArray[np.int64], likes: NDArray[np.int64], n_users: int
+    ) -> NDArray[np.float64]:
+        """Log-odds of rated, and half as heavily those of liked, by the shares of all users; their mean.
+
+        Who is not known at all is served better by it than by popularity, *any* and *relevant*.
+        """
+        return (log_odds(popularity, n_users) + LIKED_SHARE * log_odds(likes, n_users)) / (1 + LIKED_SHARE)
+
+
 class JointDesign:
     """Two units a movie, both always observed: rated (unit j) and liked (unit n_movies + j).
 
@@ -242,6 +287,7 @@ class JointDesign:
 
 
 DESIGNS: dict[str, VisibleDesign] = {
+    "rated": RatedDesign(),
     "joint": JointDesign(),
     "masked": MaskedDesign(),
     "positive": PositiveDesign(),

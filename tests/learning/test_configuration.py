@@ -84,5 +84,16 @@ def test_updates_rather_than_epochs_stay_alike() -> None:
     assert updates(30) == pytest.approx(2_500, rel=0.3)
 
 
+def test_linear_units_never_take_more_memory_than_a_bound_however_wide_the_catalogue() -> None:
+    for n_users, n_movies in ((943, 1_682), (610, 9_700), (160_000, 59_000), (10**6, 5_000_000)):
+        n_units = TrainingConfiguration().resolved(n_users, n_movies, 100 * n_users).linear_units
+        assert n_units is not None
+        assert n_units <= min(n_users, n_movies)
+        assert n_units * n_movies <= 4_000_000
+    assert TrainingConfiguration().resolved(943, 1_682, 100_000).linear_units == 943
+    assert TrainingConfiguration(linear_units=7).resolved(943, 1_682, 100_000).linear_units == 7
+    assert TrainingConfiguration(design="joint").resolved(943, 1_682, 100_000).linear_units == 0
+
+
 def test_a_batch_is_never_larger_than_the_data() -> None:
     assert TrainingConfiguration(batch_size=500).resolved(12, 20, 100).batch_size == 12

@@ -92,29 +92,67 @@ def test_scores_have_one_row_a_user_whatever_the_block(
     assert scores.shape == (camps.n_users, N_MOVIES)
     assert scores.dtype == np.float32
     monkeypatch.setattr(machines_module, "BLOCK_ENTRIES", 7 * trained.rbm.n_visible)
-    np.testing.assert_allclose(trained.scores(camps), scores, rtol=1e-5)
-    np.testing.assert_allclose(trained.scores(camps.rows([5])), scores[5:6], rtol=1e-5)
+    np.testing.assert_allclose(trained.scores(camps), scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trained.scores(camps.rows([5])), scores[5:6], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("design", ["joint", "masked", "positive", "conditional"])
+@pytest.mark.parametrize("design", ["rated", "joint", "masked", "positive", "conditional"])
 def test_a_few_columns_are_scored_as_among_all(
-    design: Literal["joint", "masked", "positive", "conditional"],
+    design: Literal["rated", "joint", "masked", "positive", "conditional"],
 ) -> None:
     machines, _ = finish(two_camps(), TrainingConfiguration(design=design, epochs=2))
     rows, columns = two_camps().rows(np.arange(5)), np.array([25, 0, 7])
     for score in (machines.scores, machines.blended_scores):
-        np.testing.assert_allclose(score(rows, columns), score(rows)[:, columns], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(score(rows, columns), score(rows)[:, columns], rtol=1e-4, atol=1e-5)
     assert machines.scores(rows, np.array([], np.int64)).shape == (5, 0)
 
 
-def test_a_movie_vector_holds_the_weights_of_its_units(trained: Machines) -> None:
-    vectors = trained.movie_vectors()
-    assert vectors.shape == (N_MOVIES, 2 * trained.n_hidden)
-    both = np.concatenate([trained.rbm.weights[7], trained.rbm.weights[N_MOVIES + 7]])
+def test_a_movie_vector_holds_the_weights_of_its_units(trained: Machines, joint: Machines) -> None:
+    vectors = joint.movie_vectors()
+    assert vectors.shape == (N_MOVIES, 2 * joint.n_hidden)
+    both = np.concatenate([joint.rbm.weights[7], joint.rbm.weights[N_MOVIES + 7]])
     np.testing.assert_array_equal(vectors[7], both)
+    np.testing.assert_array_equal(trained.movie_vectors(), trained.rbm.weights)
 
 
-def test_scores_are_the_log_probabilities_of_the_two_units(trained: Machines, fan: RatingRows) -> None:
+@pytest.fixture(scope="module")
+def joint() -> Machines:
+    machines, _ = finish(two_camps(), TrainingConfiguration(design="joint"))
+    return machines
+
+
+def test_scores_are_log_odds_of_graded_rows_and_what_other_movies_say(
+    trained: Machines, fan: RatingRows
+) -> None:
+    grades = np.zeros(N_MOVIES)
+    grades[fan.indices] = trained.grading.grades(fan.stars)
+    scale = trained.mean_length / 5
+    power = trained.configuration.fold_in_length_power
+    hidden = 1 / (1 + np.exp(-(scale**power * grades @ trained.rbm.weights + trained.rbm.hidden_bias)))
+    np.testing.assert_allclose(trained.fold_in(fan)[0], hidden, rtol=1e-4)
+    coupled = np.zeros((N_MOVIES, N_MOVIES))
+    A = trained.linear.weights
+    for weights, variance in (
+        (A, trained.linear.variance),
+        (A[:, :30], trained.linear.leading_variance),
+    ):
+        coupled += weights @ weights.T * variance
+    np.fill_diagonal(coupled, 0)
+    expected = hidden @ trained.rbm.weights.T + trained.rbm.visible_bias
+    expected += trained.configuration.linear_strength * scale**0.25 * grades @ coupled
+    np.testing.assert_allclose(trained.scores(fan)[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_plain_scores_are_those_of_a_textbook_machine(trained: Machines, fan: RatingRows) -> None:
+    visible = np.zeros(N_MOVIES)
+    visible[fan.indices] = 1
+    hidden = 1 / (1 + np.exp(-(visible @ trained.rbm.weights + trained.rbm.hidden_bias)))
+    expected = hidden @ trained.rbm.weights.T + trained.rbm.visible_bias
+    np.testing.assert_allclose(trained.plain_scores(fan)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_are_the_log_probabilities_of_the_two_units(joint: Machines, fan: RatingRows) -> None:
+    trained = joint
     threshold = trained.configuration.rank_liked_at_least
     assert threshold is not None
     visible = np.zeros(2 * N_MOVIES)
@@ -134,9 +172,31 @@ def test_an_empty_row_is_scored_and_blended_to_popularity(trained: Machines) -> 
     np.testing.assert_array_equal(trained.blended_scores(nobody)[0], trained.popularity_scores())
 
 
-def test_popularity_scores_are_what_a_machine_without_weights_says(
-    trained: Machines, fan: RatingRows
-) -> None:
+def test_a_star_moves_away_from_films_like_this_one(trained: Machines) -> None:
+    """One star lowers its kind, against the same profile without that rating, in score and in rank."""
+    others = np.setdiff1d(SCIENCE_FICTION, [0, 3])
+    for given in ([(3, 4)], [(3, 5), (25, 5)], [(45, 4), (50, 3), (3, 4)]):
+        columns, stars = zip(*given, strict=True)
+        before = RatingRows.single(columns, stars, N_MOVIES)
+        after = RatingRows.single([*columns, 0], [*stars, 1], N_MOVIES)
+        for ask in (trained.scores, trained.blended_scores):
+            scores = [ask(row)[0] for row in (before, after)]
+            assert scores[1][others].mean() < scores[0][others].mean()
+            ranks = [np.argsort(np.argsort(-one))[others].mean() for one in scores]
+            assert ranks[1] >= ranks[0]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 15])
+def test_who_has_told_nothing_but_dislikes_of_a_kind_is_shown_the_other(trained: Machines, n: int) -> None:
+    for hated, other in ((SCIENCE_FICTION, ROMANCE), (ROMANCE, SCIENCE_FICTION)):
+        row = RatingRows.single(hated[:n], [1] * n, N_MOVIES)
+        for scores in (trained.scores(row)[0], trained.blended_scores(row)[0]):
+            assert scores[other].mean() > scores[hated[n:]].mean()
+            assert np.isin(best(scores, row), hated).sum() <= (2 if n > 1 else 4)
+
+
+def test_popularity_scores_are_what_a_machine_without_weights_says(joint: Machines, fan: RatingRows) -> None:
+    trained = joint
     bias = np.concatenate([trained.popularity, trained.likes]) + 0.5
     blank = dataclasses.replace(
         trained,

@@ -73,7 +73,7 @@ def test_machines_come_back_as_they_were(small: Machines, data: bytes) -> None:
     assert loaded.nbytes == small.nbytes
 
 
-@pytest.mark.parametrize("design", ["masked", "positive", "conditional"])
+@pytest.mark.parametrize("design", ["joint", "masked", "positive", "conditional"])
 def test_machines_of_every_design_come_back_as_they_were(design: str) -> None:
     settings = {"design": design, "epochs": 2, "hidden_units": 4}
     machines, _ = finish(two_camps(20), TrainingConfiguration.from_dict(settings))
@@ -90,7 +90,7 @@ def test_equal_machines_give_equal_bytes_and_loading_changes_none(data: bytes) -
 
 def test_numpy_reads_it_without_pickle(data: bytes) -> None:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        assert file["weights"].shape == (2 * N_MOVIES, 4)
+        assert file["weights"].shape == (N_MOVIES, 4)
 
 
 def test_a_file_cut_short_is_torn(data: bytes) -> None:
@@ -150,6 +150,10 @@ WRONG_SHAPES: list[Callable[[dict[str, np.ndarray]], None]] = [
     lambda arrays: arrays.update(popularity=arrays["popularity"][:-1]),
     lambda arrays: arrays.update(likes=arrays["likes"][:-1]),
     lambda arrays: arrays.update(judge_movie_bias=arrays["judge_movie_bias"][:-1]),
+    lambda arrays: arrays.update(linear_weights=arrays["linear_weights"][:-1]),
+    lambda arrays: arrays.update(linear_variance=arrays["linear_variance"][:-1]),
+    lambda arrays: arrays.update(leading_variance=-arrays["leading_variance"]),
+    lambda arrays: arrays.update(linear_weights=np.zeros((N_MOVIES, N_MOVIES), np.float32)),  # too many units
     lambda arrays: arrays.update(extra=np.zeros(3)),
     lambda arrays: arrays.__delitem__("likes"),
     lambda arrays: arrays.update(
@@ -203,14 +207,25 @@ def test_whatever_is_written_over_an_array_there_is_no_other_error(
 
 def test_an_array_that_claims_more_than_it_holds_is_refused_before_memory_is_taken(data: bytes) -> None:
     def lie(content: bytes) -> bytes:
-        content = content.replace(b"(120, 4), }", b"(9999999999999, 9999), }", 1)
-        header = len(content) - 120 * 4 * 4
+        content = content.replace(b"(60, 4), }", b"(9999999999999, 9999), }", 1)
+        header = len(content) - 60 * 4 * 4
         return content[:8] + (header - 10).to_bytes(2, "little") + content[10:]
 
     assert reason_of(with_content(data, "weights", lie)) == "wrong shape"
 
 
-@pytest.mark.parametrize("name", ["weights", "visible_bias", "hidden_bias", "judge_movie_bias"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights",
+        "visible_bias",
+        "hidden_bias",
+        "linear_weights",
+        "linear_variance",
+        "leading_variance",
+        "judge_movie_bias",
+    ],
+)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_that_are_none_are_refused(data: bytes, name: str, value: float) -> None:
     def change(arrays: dict[str, np.ndarray]) -> None:
@@ -229,6 +244,8 @@ INCONSISTENT: list[dict[str, Any]] = [
     {"judge": {"intercept": 0.0, "pseudo_ratings": 0.0}},
     {"calibration": {"slope": -1.0, "intercept": 0.0}},
     {"calibration": 3},
+    {"grading": {}},
+    {"grading": {"mean": 3.0, "deviation": 0.0}},
     {"n_users": 0},
     {"n_users": "many"},
     {"mean_length": 0},

@@ -28,6 +28,8 @@ from tests.learning.tastes import finish, two_camps, vocabulary
 
 SHORT = TrainingConfiguration(epochs=3, hidden_units=8, batch_size=32)
 ALGORITHMS: list[dict[str, Any]] = [
+    {"design": "rated", "algorithm": "cd"},
+    {"design": "rated", "algorithm": "pcd"},
     {"design": "joint", "algorithm": "cd"},
     {"design": "joint", "algorithm": "cd", "k": 3},
     {"design": "joint", "algorithm": "pcd"},
@@ -207,7 +209,7 @@ def test_no_array_of_users_times_movies_ever_exists() -> None:
     rows = RatingRows.from_coordinates(cells // n_movies, cells % n_movies, stars, n_users, n_movies)
     tracemalloc.start()
     try:
-        finish(rows, TrainingConfiguration(epochs=1, hidden_units=4, batch_size=50))
+        finish(rows, TrainingConfiguration(epochs=1, hidden_units=4, linear_units=8, batch_size=50))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -241,7 +243,7 @@ def held_out_likelihoods(reports: list[EpochReport]) -> list[float]:
     return [value for value in found if value is not None]
 
 
-@pytest.mark.parametrize("design", ["joint", "masked", "positive", "conditional"])
+@pytest.mark.parametrize("design", ["rated", "joint", "masked", "positive", "conditional"])
 def test_early_stopping_ends_at_the_best_epoch_of_the_held_out_users(noise: RatingRows, design: Any) -> None:
     configuration = dataclasses.replace(OVERFITTING, design=design)
     given, unseen = noise.rows(np.arange(40)), noise.rows(np.arange(40, 60))
@@ -277,7 +279,7 @@ def test_held_out_users_without_ratings_are_left_out(noise: RatingRows) -> None:
     with_empty = RatingRows(
         np.concatenate([[0, 0], noise.indptr[1:], noise.indptr[-1:]]), noise.indices, noise.stars, 60
     )
-    for design in ("joint", "masked", "conditional"):
+    for design in ("rated", "joint", "masked", "conditional"):
         configuration = TrainingConfiguration.from_dict(
             OVERFITTING.as_dict() | {"epochs": 1, "design": design}
         )
@@ -297,7 +299,7 @@ def test_going_on_starts_where_the_machines_were_left(camps: RatingRows, trained
     assert not np.shares_memory(again.rbm.weights, trained.rbm.weights)
 
 
-@pytest.mark.parametrize("design", ["joint", "masked", "positive", "conditional"])
+@pytest.mark.parametrize("design", ["rated", "joint", "masked", "positive", "conditional"])
 def test_going_on_with_movies_that_came_and_went_keeps_the_others(camps: RatingRows, design: Any) -> None:
     configuration = TrainingConfiguration(design=design, epochs=20, hidden_units=8)
     earlier = load(dump(finish(camps, configuration)[0]))  # read-only arrays, as a stored version has
@@ -326,7 +328,7 @@ def test_going_on_with_movies_that_came_and_went_keeps_the_others(camps: RatingR
 
 
 def test_going_on_with_another_kind_of_machine_is_refused(camps: RatingRows, trained: Machines) -> None:
-    with pytest.raises(InvalidConfiguration, match=r"design = 'masked'.*'joint'"):
+    with pytest.raises(InvalidConfiguration, match=r"design = 'masked'.*'rated'"):
         finish(camps, TrainingConfiguration(design="masked"), start_from=trained)
     with pytest.raises(InvalidConfiguration, match="hidden_units = 7"):
         finish(camps, TrainingConfiguration(hidden_units=7), start_from=trained)
