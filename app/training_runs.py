@@ -215,7 +215,7 @@ def run(held: HeldJob, database: Database, settings: Settings) -> dict[str, Any]
             content,
             run_id=run_id,
             trained_user_keys=snapshot.user_keys[trained],
-            metrics=verdict.figures,
+            metrics=verdict.figures | {"reliability": machines.reliability.as_dict()},
             verdict={"outcome": verdict.outcome, "words": verdict.words},
             note=note,
         ).version

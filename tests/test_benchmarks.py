@@ -18,7 +18,8 @@ from app.benchmarks import rbm as benchmarks
 from app.benchmarks.rbm import PARTS, Scale, measure_rbm
 from app.errors import InvalidInput, Misconfigured
 from app.learning.rbm import RBM
-from benchmarks import digits, lists, synthetic
+from app.learning.synthetic import synthetic_ratings
+from benchmarks import digits, judge_experiments, lists, synthetic
 
 TINY = Scale(
     compared=(40, 60, 400),
@@ -129,3 +130,18 @@ def test_lists_are_measured_with_and_without_genres(
     assert "nan" not in said
     lists.main([str(tmp_path / "ratings.csv"), "--seeds", "1", "--only", "diversity"])
     assert "genres a list" not in capsys.readouterr().out
+
+
+def test_the_judges_variants_are_measured_on_a_small_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = synthetic_ratings(60, 120, 2_400, seed=1)
+    file = tmp_path / "ratings.tsv"
+    entries = zip(rows.users, rows.indices, rows.stars, strict=True)
+    file.write_text("".join(f"{user}\t{movie}\t{stars:g}\n" for user, movie, stars in entries))
+    names = ["biases, logistic", "as shipped", "contrastive divergence (CD-1)"]
+    judge_experiments.main([str(file), "--seeds", "1", "--first", "0", "--only", *names])
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0].removeprefix("| ") for row in table] == names
+    figures = np.array([[float(cell) for cell in row[1:-1]] for row in table])
+    assert ((figures > 0) & (figures < 1)).all()

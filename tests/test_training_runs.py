@@ -57,6 +57,9 @@ def test_a_version_that_wins_at_the_gate_becomes_active(database: Database, sett
     honesty = row.metrics["like_probability"]
     assert 0 < honesty["brier"] < 1
     assert sum(one["n"] for one in honesty["reliability"]) == honesty["n_ratings"]
+    curve = row.metrics["reliability"]
+    assert len(curve["predicted"]) == len(curve["came_true"]) == len(curve["n"]) == 15
+    assert 0 <= curve["calibration_error"] < 0.2
     assert row.verdict["words"] in str(run.run.evaluation)
 
 

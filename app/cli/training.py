@@ -30,7 +30,9 @@ def train(
     epochs: Annotated[int | None, typer.Option()] = None,
     hidden_units: Annotated[int | None, typer.Option()] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
-    design: Annotated[Literal["rated", "joint", "positive", "masked", "conditional"] | None, typer.Option()] = None,
+    design: Annotated[
+        Literal["rated", "joint", "positive", "masked", "conditional"] | None, typer.Option()
+    ] = None,
     k: Annotated[int | None, typer.Option(help="Gibbs steps of contrastive divergence.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     note: Annotated[str | None, typer.Option()] = None,

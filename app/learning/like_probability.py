@@ -1,8 +1,8 @@
 """The probability that a user likes a movie, given that they watch and rate it.
 
 The machine that ranks asks another question (will they watch it *and* like it?) and its numbers are far from
-calibrated for this one, so a logistic regression on two biases answers here, calibrated on ratings it has not
-seen.
+calibrated for this one; the machine that judges is in `judge.py`. Here is what makes probabilities of
+log-odds by ratings that they were not fitted to, and the logistic regression that any judge has to beat.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ PSEUDO_RATINGS = (
     3.0  # average ratings that every user and every movie is thought to have besides the real ones
 )
 LARGEST_NEWTON_STEP = 2.0  # in log-odds; a full step can overshoot where the logistic curve is flat
+SHORT_LENGTH = 10.0  # ratings; the length at which half of what is due to shortness is gone
 FOLD_IN_STEPS = 8  # Newton steps; the 1-dimensional problem is concave and converges in 4 or 5
 FOLDED_IN = 1e-6  # log-odds; the step after one so small would be about its square
 
@@ -156,3 +157,79 @@ class PlattScaling:
     def probability(self, log_odds: Vector) -> NDArray[np.float32]:
         """Calibrated probabilities in the shape of the log-odds."""
         return expit(self.slope * log_odds + self.intercept).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class LengthCalibration:
+    """From log-odds x of a row of n ratings to probabilities, by Platt scaling (1999) that knows the length.
+
+        sigmoid((slope + s short_slope) x + intercept + s short_intercept),  s = 1 / (1 + n / SHORT_LENGTH)
+
+    A bias that is folded in from three ratings is shrunk towards the mean, and the mean user is not the one
+    who rates most: what short rows predict is off in another way than what long ones do.
+
+    Attributes:
+        slope: positive, and so is its sum with `short_slope`: calibration never changes an order.
+        intercept: in log-odds.
+        short_slope: what an empty row has besides.
+        short_intercept: what an empty row has besides, in log-odds.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    short_slope: float = 0.0
+    short_intercept: float = 0.0
+
+    @classmethod
+    def fit(
+        cls,
+        log_odds: NDArray[np.floating[Any]],
+        lengths: NDArray[np.integer[Any]],
+        liked: NDArray[np.bool_],
+        weight: float = 1.0,
+    ) -> Self:
+        """Newton's method on outcomes that the log-odds were not fitted to.
+
+        A prior of ten units precision at doing nothing keeps a handful of outcomes from saying much.
+
+        Args:
+            log_odds: shape (n,).
+            lengths: of the row that each was predicted from, shape (n,).
+            liked: what came out, shape (n,).
+            weight: of each outcome; below 1 where the same outcomes are there several times.
+        """
+        shortness = cls._shortness(lengths)
+        x = log_odds.astype(np.float64)
+        inputs = np.stack([x, np.ones_like(x), shortness * x, shortness], axis=1)  # (n, 4)
+        nothing = np.array([1.0, 0.0, 0.0, 0.0])
+        parameters = nothing.copy()
+        for _ in range(50):
+            predicted = expit(inputs @ parameters)
+            slope = weight * (inputs.T @ (liked - predicted)) - 10 * (parameters - nothing)
+            variance = weight * predicted * (1 - predicted)
+            step = np.linalg.solve((inputs * variance[:, None]).T @ inputs + 10 * np.eye(4), slope)
+            parameters += np.clip(step, -1.0, 1.0)
+            if np.abs(step).max() < 1e-8:
+                break
+        slope_, intercept, short_slope, short_intercept = parameters.tolist()
+        slope_ = max(slope_, 0.01)
+        return cls(slope_, intercept, max(short_slope, 0.01 - slope_), short_intercept)
+
+    def probability(
+        self, log_odds: NDArray[np.floating[Any]], lengths: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float32]:
+        """Calibrated probabilities.
+
+        Args:
+            log_odds: shape (n_users, m).
+            lengths: number of ratings of each user, shape (n_users,).
+        """
+        shortness = self._shortness(lengths)[:, None].astype(np.float32)
+        slope = np.float32(self.slope) + shortness * np.float32(self.short_slope)
+        intercept = np.float32(self.intercept) + shortness * np.float32(self.short_intercept)
+        result: NDArray[np.float32] = expit(slope * log_odds + intercept).astype(np.float32, copy=False)
+        return result
+
+    @staticmethod
+    def _shortness(lengths: NDArray[np.integer[Any]]) -> Vector:
+        return 1 / (1 + lengths / SHORT_LENGTH)

@@ -1,4 +1,4 @@
-"""All that serving needs of one model version: a machine that ranks and a regression that judges."""
+"""All that serving needs of one model version: a machine that ranks and a machine that judges."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from app.learning.configuration import TrainingConfiguration
 from app.learning.grading import Grading
-from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.judge import Judge
+from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
+from app.learning.metrics import Reliability
 from app.learning.preferences import RatingRows
 from app.learning.ranking import blended
 from app.learning.rbm import RBM, Dense, Sparse
@@ -35,6 +37,7 @@ class Machines:
         mean_length: mean number of ratings of the users it was trained with.
         judge: log-odds of liking, given watched and rated.
         calibration: from the judge's log-odds to probabilities.
+        reliability: like_probability beside what came out, of ratings held back in training.
         n_users: number of users it was trained with.
         popularity: int64 of shape (n_movies,); ratings of each movie in training.
         likes: int64 of shape (n_movies,); those that reached `configuration.rank_liked_at_least`.
@@ -46,8 +49,9 @@ class Machines:
     linear: LinearUnits
     grading: Grading
     mean_length: float
-    judge: BiasLogistic
-    calibration: PlattScaling
+    judge: Judge
+    calibration: LengthCalibration
+    reliability: Reliability
     n_users: int
     popularity: NDArray[np.int64]
     likes: NDArray[np.int64]
@@ -70,8 +74,8 @@ class Machines:
     @property
     def nbytes(self) -> int:
         """Memory that the arrays take, in bytes."""
-        others = (self.judge.movie_bias, self.popularity, self.likes)
-        return self.rbm.nbytes + self.linear.nbytes + sum(array.nbytes for array in others)
+        others = self.judge.nbytes + self.popularity.nbytes + self.likes.nbytes
+        return self.rbm.nbytes + self.linear.nbytes + others
 
     @property
     def design(self) -> VisibleDesign:
@@ -200,8 +204,7 @@ class Machines:
             float32 of shape (n_users, m or n_movies).
         """
         self._check(rows)
-        preferences = rows.preferences(self.liked_at_least)
-        return self.calibration.probability(self.judge.log_odds(preferences, columns))
+        return self.calibration.probability(self.judge.log_odds(rows, columns), rows.lengths)
 
     def popularity_scores(self) -> NDArray[np.float32]:
         """What movies are ranked by when nothing is known of a user, shape (n_movies,).

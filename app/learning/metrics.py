@@ -178,9 +178,54 @@ def expected_calibration_error(
         probability: shape (n,).
         bins: number of bins; each holds n / bins predictions, give or take one.
     """
+    return reliability(outcome, probability, bins).calibration_error
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability curve: what was predicted and what came out, bin by bin of equal mass.
+
+    Attributes:
+        predicted: mean probability of each bin, rising.
+        came_true: share of the bin's outcomes that came true.
+        n: outcomes in each bin.
+    """
+
+    predicted: tuple[float, ...]
+    came_true: tuple[float, ...]
+    n: tuple[int, ...]
+
+    @property
+    def calibration_error(self) -> float:
+        """Mean gap between the two, each outcome counting alike; NaN without any."""
+        gaps = sum(
+            abs(said - came) * n for said, came, n in zip(self.predicted, self.came_true, self.n, strict=True)
+        )
+        return gaps / sum(self.n) if self.n else float("nan")
+
+    def as_dict(self) -> dict[str, list[float] | list[int] | float | None]:
+        """The fields and the calibration error as JSON-safe values."""
+        return {
+            "predicted": list(self.predicted),
+            "came_true": list(self.came_true),
+            "n": list(self.n),
+            "calibration_error": self.calibration_error if self.n else None,
+        }
+
+
+def reliability(
+    outcome: NDArray[np.bool_], probability: NDArray[np.floating[Any]], bins: int = 15
+) -> Reliability:
+    """The curve of predictions, shape (n,), and outcomes, shape (n,); fewer than `bins` make a bin each."""
     order = np.argsort(probability, kind="stable")
-    surplus = np.asarray(probability, np.float64)[order] - np.asarray(outcome, np.float64)[order]
-    return float(sum(abs(part.sum()) for part in np.array_split(surplus, bins)) / surplus.size)
+    parts = np.array_split(order, bins)
+    said, came = np.asarray(probability, np.float64), np.asarray(outcome, np.float64)
+    filled = [part for part in parts if part.size]
+    return Reliability(
+        tuple(float(said[part].mean()) for part in filled),
+        tuple(float(came[part].mean()) for part in filled),
+        tuple(part.size for part in filled),
+    )
 
 
 @dataclass(frozen=True)

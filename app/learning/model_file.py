@@ -6,6 +6,7 @@ The same machines always give the same bytes, so a digest identifies them.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -22,9 +23,12 @@ from numpy.typing import NDArray
 
 from app.learning.configuration import TrainingConfiguration
 from app.learning.grading import Grading
-from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.judge import Judge
+from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
+from app.learning.metrics import Reliability
+from app.learning.ordinal_biases import Levels
 from app.learning.rbm import RBM
 from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
@@ -52,7 +56,12 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
     "linear_weights": ("<f4", 2),
     "linear_variance": ("<f4", 1),
     "leading_variance": ("<f4", 1),
-    "judge_movie_bias": ("<f8", 1),
+    "judge_weights": ("<f4", 2),
+    "judge_movie_bias": ("<f4", 1),
+    "judge_hidden_bias": ("<f4", 1),
+    "judge_level_stars": ("<f4", 1),
+    "judge_level_weight": ("<f8", 1),
+    "judge_level_log_odds": ("<f8", 1),
     "popularity": ("<i8", 1),
     "likes": ("<i8", 1),
 }
@@ -89,8 +98,9 @@ def dump(machines: Machines) -> bytes:
         "mean_length": machines.mean_length,
         "n_users": machines.n_users,
         "grading": {"mean": machines.grading.mean, "deviation": machines.grading.deviation},
-        "judge": {"intercept": machines.judge.intercept, "pseudo_ratings": machines.judge.pseudo_ratings},
-        "calibration": {"slope": machines.calibration.slope, "intercept": machines.calibration.intercept},
+        "judge": {"mean_length": machines.judge.mean_length},
+        "calibration": dataclasses.asdict(machines.calibration),
+        "reliability": dataclasses.asdict(machines.reliability),
     }
     arrays = {
         "header": np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8),
@@ -102,7 +112,12 @@ def dump(machines: Machines) -> bytes:
         "linear_weights": machines.linear.weights,
         "linear_variance": machines.linear.variance,
         "leading_variance": machines.linear.leading_variance,
+        "judge_weights": machines.judge.rbm.weights,
         "judge_movie_bias": machines.judge.movie_bias,
+        "judge_hidden_bias": machines.judge.rbm.hidden_bias,
+        "judge_level_stars": machines.judge.levels.stars,
+        "judge_level_weight": machines.judge.levels.weight,
+        "judge_level_log_odds": machines.judge.levels.log_odds,
         "popularity": machines.popularity,
         "likes": machines.likes,
     }
@@ -141,7 +156,7 @@ def load(data: bytes | mmap.mmap) -> Machines:
     header = _header(arrays["header"])
     try:
         configuration = TrainingConfiguration.from_dict(dict(header["configuration"]))
-        judge, calibration, grading = header["judge"], header["calibration"], header["grading"]
+        calibration, grading = header["calibration"], header["grading"]
         machines = Machines(
             vocabulary=_vocabulary(arrays["movie_id_bytes"], arrays["movie_id_offsets"]),
             configuration=configuration,
@@ -153,10 +168,11 @@ def load(data: bytes | mmap.mmap) -> Machines:
                 _finite(grading["mean"]), _finite(grading["deviation"]), configuration.grade_slope
             ),
             mean_length=_finite(header["mean_length"]),
-            judge=BiasLogistic(
-                _finite(judge["intercept"]), arrays["judge_movie_bias"], _finite(judge["pseudo_ratings"])
+            judge=_judge(arrays, _finite(header["judge"]["mean_length"]), configuration.liked_at_least),
+            calibration=LengthCalibration(
+                *(_finite(calibration[field.name]) for field in dataclasses.fields(LengthCalibration))
             ),
-            calibration=PlattScaling(_finite(calibration["slope"]), _finite(calibration["intercept"])),
+            reliability=_reliability(header["reliability"]),
             n_users=int(header["n_users"]),
             popularity=arrays["popularity"],
             likes=arrays["likes"],
@@ -237,6 +253,8 @@ def _header(array: Array) -> dict[str, Any]:
         raise UnreadableModelFile(
             "newer format", f"it has format {found}, this Harmonium reads up to {FORMAT}; upgrade Harmonium"
         )
+    if found == 1 and not isinstance(found, bool):
+        raise UnreadableModelFile("foreign", "format 1 is not read any more; train again")
     if found != FORMAT:
         raise UnreadableModelFile("foreign", f"there is no format {found!r}")
     return header
@@ -248,6 +266,35 @@ def _vocabulary(encoded: Array, offsets: Array) -> Vocabulary:
     content = encoded.tobytes()
     bounds = offsets.tolist()
     return Vocabulary([content[start:end].decode() for start, end in itertools.pairwise(bounds)])
+
+
+def _judge(arrays: dict[str, Array], mean_length: float, liked_at_least: float) -> Judge:
+    stars, weight, log_odds = (arrays[f"judge_level_{name}"] for name in ("stars", "weight", "log_odds"))
+    if not stars.shape == weight.shape == log_odds.shape:
+        raise UnreadableModelFile("wrong shape", "the judge's levels differ in number")
+    if not (np.isfinite(stars).all() and np.isfinite(weight).all() and np.isfinite(log_odds).all()):
+        raise UnreadableModelFile("not finite", "a level of the judge is NaN or infinite")
+    liked = np.flatnonzero(stars == np.float32(liked_at_least))
+    if liked.size != 1 or (np.diff(stars) <= 0).any() or (weight <= 0).any():
+        raise UnreadableModelFile("inconsistent", "the judge's levels do not rise, or lack liked_at_least")
+    movie_bias = arrays["judge_movie_bias"]
+    rbm = RBM(
+        arrays["judge_weights"],
+        np.concatenate([movie_bias, np.zeros_like(movie_bias)]),
+        arrays["judge_hidden_bias"],
+    )
+    return Judge(Levels(stars, weight, log_odds, int(liked[0])), rbm, mean_length)
+
+
+def _reliability(curve: dict[str, Any]) -> Reliability:
+    predicted, came_true = (
+        tuple(_finite(value) for value in curve[name]) for name in ("predicted", "came_true")
+    )
+    n = tuple(int(count) for count in curve["n"])
+    fits = len(predicted) == len(came_true) == len(n) and all(count > 0 for count in n)
+    if not fits or not all(0 <= share <= 1 for share in predicted + came_true):
+        raise UnreadableModelFile("inconsistent", "the reliability curve is none")
+    return Reliability(predicted, came_true, n)
 
 
 def _finite(value: object) -> float:
@@ -263,7 +310,7 @@ def _check(machines: Machines) -> None:
         "visible units": (machines.rbm.n_visible, DESIGNS[configuration.design].n_visible(n_movies)),
         "hidden units": (machines.n_hidden, configuration.hidden_units),
         "linear_weights": (machines.linear.weights.shape[0], n_movies),
-        "judge_movie_bias": (machines.judge.movie_bias.size, n_movies),
+        "the judge's movies": (machines.judge.n_movies, n_movies),
         "popularity": (machines.popularity.size, n_movies),
         "likes": (machines.likes.size, n_movies),
     }
@@ -279,7 +326,9 @@ def _check(machines: Machines) -> None:
         "linear_weights": machines.linear.weights,
         "linear_variance": machines.linear.variance,
         "leading_variance": machines.linear.leading_variance,
+        "judge_weights": machines.judge.rbm.weights,
         "judge_movie_bias": machines.judge.movie_bias,
+        "judge_hidden_bias": machines.judge.rbm.hidden_bias,
     }
     for name, array in arrays.items():
         if not np.isfinite(array).all():
@@ -295,5 +344,6 @@ def _check(machines: Machines) -> None:
         raise UnreadableModelFile("inconsistent", "a variance that must be positive is not")
     if machines.grading.deviation <= 0:
         raise UnreadableModelFile("inconsistent", "the deviation of the stars must be positive")
-    if machines.mean_length <= 0 or machines.judge.pseudo_ratings <= 0 or machines.calibration.slope <= 0:
+    slope, short_slope = machines.calibration.slope, machines.calibration.short_slope
+    if min(machines.mean_length, machines.judge.mean_length, slope, slope + short_slope) <= 0:
         raise UnreadableModelFile("inconsistent", "a number that must be positive is not")

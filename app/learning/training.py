@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from app.learning import judge as judging
 from app.learning.configuration import TrainingConfiguration
 from app.learning.contrastive_divergence import (
     Gradient,
@@ -26,9 +27,10 @@ from app.learning.contrastive_divergence import (
 from app.learning.divergence import Diverged as Diverged
 from app.learning.divergence import refuse_divergence, weight_norm
 from app.learning.grading import Grading
-from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
+from app.learning.metrics import Reliability
 from app.learning.preferences import Preferences, RatingRows
 from app.learning.rbm import RBM, Dense, Sparse, bernoulli
 from app.learning.sampled_negative_phase import SampledContrastiveDivergence
@@ -41,7 +43,7 @@ Setting = TypeVar("Setting", int, float)
 LEAST_USERS = 10
 LEAST_MOVIES = 10
 LEAST_RATINGS = 50
-HELD_BACK_SHARE = 0.1  # of the ratings, to calibrate like_probability
+RANKING_SHARE = 0.85  # of the progress; the machine that judges is fitted afterwards and has the rest
 SAMPLE_ROWS = 128  # users that an epoch report is measured on
 SAMPLE_UNITS = 16  # visible units of each of them that the pseudo-log-likelihood is measured on
 
@@ -79,7 +81,21 @@ class MinibatchReport:
     @property
     def progress(self) -> float:
         """Share of all updates made, 0 to 1."""
+        return RANKING_SHARE * self._done
+
+    @property
+    def _done(self) -> float:
         return ((self.epoch - 1) * self.minibatches + self.minibatch) / (self.epochs * self.minibatches)
+
+
+@dataclass(frozen=True)
+class JudgingReport(MinibatchReport):
+    """One update of the machine that judges was made; the one that ranks is finished."""
+
+    @property
+    def progress(self) -> float:
+        """Share of all updates made, 0 to 1."""
+        return RANKING_SHARE + (1 - RANKING_SHARE) * self._done
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ class EpochReport:
     @property
     def progress(self) -> float:
         """Share of all updates made, 0 to 1."""
-        return self.epoch / self.epochs
+        return RANKING_SHARE * self.epoch / self.epochs
 
     def as_dict(self) -> dict[str, int | float | None]:
         """The fields as JSON-safe values: a number that is not finite becomes None."""
@@ -137,12 +153,12 @@ def train(
     patience: int | None = None,
     start_from: Machines | None = None,
 ) -> Generator[MinibatchReport | EpochReport, None, Machines]:
-    """Fit the machine that ranks and the regression that judges.
+    """Fit the machine that ranks, then the machine that judges.
 
     The machine that ranks is trained on every rating: its linear hidden units in closed form, then its binary
-    ones by contrastive divergence. The judge is fitted on nine tenths of the ratings, its
-    calibration on the tenth that it has not seen; then it is fitted again on all of them, and that fit ships
-    with the calibration found before.
+    ones by contrastive divergence. The judge is fitted on four fifths of the ratings, its calibration on the
+    fifth that it has not seen; then it is fitted again on all of them, and that fit ships with the calibration
+    found before (see `judge.fitted`).
 
     Args:
         rows: the ratings; users without any are left out.
@@ -156,10 +172,11 @@ def train(
             often does better than a run that is stopped.
         start_from: go on from these machines; movies may have come and gone since. Settings that are None
             and decide what the units mean (hidden_units, rank_liked_at_least) are theirs. The learning rate
-            starts anew: give a lower one, and fewer epochs, to change little.
+            starts anew: give a lower one, and fewer epochs, to change little. The judge is fitted anew.
 
     Yields:
-        A MinibatchReport after every update and an EpochReport after every epoch.
+        A MinibatchReport after every update and an EpochReport after every epoch of the machine that ranks,
+        then a JudgingReport after every update of the machine that judges.
 
     Returns:
         The finished machines, as the value of StopIteration. Equal seeds give equal machines.
@@ -188,7 +205,6 @@ def train(
 
     streams = np.random.SeedSequence(configuration.seed).spawn(4)
     for_judge, for_machine, for_reports, for_linear = (np.random.default_rng(stream) for stream in streams)
-    judge, calibration = _fit_judge(rows, configuration.liked_at_least, for_judge)
     grading = Grading.of(rows.stars, configuration.grade_slope)
     linear = LinearUnits.fit(grading.rows(rows), _given(configuration.linear_units), for_linear)
     rbm = RBM.initial(
@@ -206,6 +222,7 @@ def train(
         take_over(rbm, vocabulary, start_from)
     fitting = _fit_rbm(rbm, preferences, configuration, measure, for_machine)
     yield from fitting if patience is None else _stopped_early(fitting, rbm, patience)
+    judge, calibration, reliability = yield from _fit_judge(rows, configuration.liked_at_least, for_judge)
     return Machines(
         vocabulary=vocabulary,
         configuration=configuration,
@@ -215,6 +232,7 @@ def train(
         mean_length=float(rows.lengths.mean()),
         judge=judge,
         calibration=calibration,
+        reliability=reliability,
         n_users=rows.n_users,
         popularity=preferences.ratings_per_movie(),
         likes=preferences.likes_per_movie(),
@@ -284,15 +302,16 @@ def _refuse_too_little(preferences: Preferences, configuration: TrainingConfigur
 
 def _fit_judge(
     rows: RatingRows, liked_at_least: float, rng: np.random.Generator
-) -> tuple[BiasLogistic, PlattScaling]:
-    """The judge, fitted on all ratings, and its calibration, fitted on a tenth that its like had not seen."""
-    held_back = rng.random(rows.n_ratings) < HELD_BACK_SHARE
-    seen = rows.where(~held_back).preferences(liked_at_least)
-    unseen = rows.where(held_back).preferences(liked_at_least)
-    judge = BiasLogistic.fit(seen)
-    log_odds = judge.intercept + judge.user_bias(seen)[unseen.users] + judge.movie_bias[unseen.indices]
-    calibration = PlattScaling.fit(log_odds, unseen.liked)
-    return BiasLogistic.fit(rows.preferences(liked_at_least)), calibration
+) -> Generator[JudgingReport, None, tuple[judging.Judge, LengthCalibration, Reliability]]:
+    """The judge, its calibration and reliability curve, with a report after every update."""
+    fitting = judging.fitted(rows, liked_at_least, rng)
+    while True:
+        try:
+            update = next(fitting)
+        except StopIteration as end:
+            result: tuple[judging.Judge, LengthCalibration, Reliability] = end.value
+            return result
+        yield JudgingReport(update.epoch, update.epochs, update.minibatch, update.minibatches)
 
 
 def _fit_rbm(

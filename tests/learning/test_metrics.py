@@ -115,6 +115,19 @@ def test_absolute_difference_by_hand_and_as_the_tutorial_draws_it() -> None:
     assert metrics.brier(sure[1], np.ones(4)) > metrics.brier(sure[1], sure[0])
 
 
+def test_a_reliability_curve_by_hand() -> None:
+    probability, outcome = np.array([0.9, 0.1, 0.7, 0.1]), np.array([True, False, False, False])
+    curve = metrics.reliability(outcome, probability, bins=2)
+    assert curve.predicted == pytest.approx((0.1, 0.8))
+    assert curve.came_true == (0.0, 0.5)
+    assert curve.n == (2, 2)
+    assert curve.as_dict()["calibration_error"] == pytest.approx((0.1 + 0.3) / 2)
+    assert metrics.reliability(outcome, probability).n == (1, 1, 1, 1)
+    nothing = metrics.reliability(np.empty(0, np.bool_), np.empty(0))
+    assert nothing.n == ()
+    assert nothing.as_dict()["calibration_error"] is None
+
+
 def test_intervals_hold_the_mean_and_leave_nan_out() -> None:
     values = np.array([1.0, 2.0, 3.0, np.nan])
     interval = metrics.normal_interval(values)

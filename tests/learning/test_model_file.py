@@ -71,6 +71,7 @@ def test_machines_come_back_as_they_were(small: Machines, data: bytes) -> None:
     for ask in ("scores", "blended_scores", "like_probability", "fold_in"):
         np.testing.assert_array_equal(getattr(loaded, ask)(row), getattr(small, ask)(row))
     assert loaded.nbytes == small.nbytes
+    assert loaded.reliability == small.reliability
 
 
 @pytest.mark.parametrize("design", ["joint", "masked", "positive", "conditional"])
@@ -100,7 +101,7 @@ def test_a_file_cut_short_is_torn(data: bytes) -> None:
 
 def test_one_altered_byte_in_any_array_is_torn(small: Machines, data: bytes) -> None:
     machine, judge = small.rbm, small.judge
-    for array in (machine.weights, machine.hidden_bias, judge.movie_bias, small.popularity, small.likes):
+    for array in (machine.weights, judge.rbm.weights, judge.movie_bias, small.popularity, small.likes):
         altered = bytearray(data)
         altered[data.index(array.tobytes()) + 5] ^= 1
         assert reason_of(bytes(altered)) == "torn"
@@ -137,6 +138,12 @@ def test_a_newer_format_says_so_even_if_it_holds_other_arrays(data: bytes) -> No
     assert caught.value.reason == "newer format"
 
 
+def test_the_format_before_says_what_to_do(data: bytes) -> None:
+    with pytest.raises(UnreadableModelFile, match="train again") as caught:
+        load(with_header(data, format=FORMAT - 1))
+    assert caught.value.reason == "foreign"
+
+
 @pytest.mark.parametrize("found", [0, -1, None, "1", [1]])
 def test_a_format_that_never_was_is_foreign(data: bytes, found: Any) -> None:
     assert reason_of(with_header(data, format=found)) == "foreign"
@@ -154,6 +161,16 @@ WRONG_SHAPES: list[Callable[[dict[str, np.ndarray]], None]] = [
     lambda arrays: arrays.update(linear_variance=arrays["linear_variance"][:-1]),
     lambda arrays: arrays.update(leading_variance=-arrays["leading_variance"]),
     lambda arrays: arrays.update(linear_weights=np.zeros((N_MOVIES, N_MOVIES), np.float32)),  # too many units
+    lambda arrays: arrays.update(judge_weights=arrays["judge_weights"][:-1]),
+    lambda arrays: arrays.update(judge_weights=arrays["judge_weights"][:, :-1]),
+    lambda arrays: arrays.update(judge_hidden_bias=arrays["judge_hidden_bias"][:-1]),
+    lambda arrays: arrays.update(
+        judge_weights=arrays["judge_weights"][:-2], judge_movie_bias=arrays["judge_movie_bias"][:-1]
+    ),
+    lambda arrays: arrays.update(judge_level_log_odds=arrays["judge_level_log_odds"][:-1]),
+    lambda arrays: arrays.update(judge_level_stars=arrays["judge_level_stars"][::-1].copy()),
+    lambda arrays: arrays.update(judge_level_stars=arrays["judge_level_stars"] + np.float32(0.25)),
+    lambda arrays: arrays.update(judge_level_weight=-arrays["judge_level_weight"]),
     lambda arrays: arrays.update(extra=np.zeros(3)),
     lambda arrays: arrays.__delitem__("likes"),
     lambda arrays: arrays.update(
@@ -223,7 +240,12 @@ def test_an_array_that_claims_more_than_it_holds_is_refused_before_memory_is_tak
         "linear_weights",
         "linear_variance",
         "leading_variance",
+        "judge_weights",
         "judge_movie_bias",
+        "judge_hidden_bias",
+        "judge_level_stars",
+        "judge_level_weight",
+        "judge_level_log_odds",
     ],
 )
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -241,11 +263,17 @@ INCONSISTENT: list[dict[str, Any]] = [
     {"configuration": []},
     {"configuration": None},
     {"judge": {}},
-    {"judge": {"intercept": 0.0, "pseudo_ratings": 0.0}},
-    {"calibration": {"slope": -1.0, "intercept": 0.0}},
+    {"judge": {"mean_length": 0.0}},
+    {"calibration": {"slope": 1.0, "intercept": 0.0}},
+    {"calibration": {"slope": -1.0, "intercept": 0.0, "short_slope": 0.0, "short_intercept": 0.0}},
+    {"calibration": {"slope": 1.0, "intercept": 0.0, "short_slope": -1.0, "short_intercept": 0.0}},
     {"calibration": 3},
     {"grading": {}},
     {"grading": {"mean": 3.0, "deviation": 0.0}},
+    {"reliability": {}},
+    {"reliability": {"predicted": [0.5], "came_true": [0.5], "n": []}},
+    {"reliability": {"predicted": [0.5], "came_true": [1.5], "n": [3]}},
+    {"reliability": {"predicted": [0.5], "came_true": [0.5], "n": [-3]}},
     {"n_users": 0},
     {"n_users": "many"},
     {"mean_length": 0},

@@ -44,8 +44,9 @@ def test_like_probability_ranks_and_is_calibrated(split: Split) -> None:
     given, test, machines = split
     probability = machines.like_probability(given)[test.users, test.indices]
     liked = test.stars >= machines.liked_at_least
-    assert metrics.auc(liked, probability) > 0.785
-    assert metrics.brier(liked, probability) < 0.118
+    assert metrics.auc(liked, probability) > 0.81
+    assert metrics.auc(test.stars >= 4, probability) > 0.792
+    assert metrics.brier(liked, probability) < 0.1115
     assert metrics.expected_calibration_error(liked, probability) < 0.015
 
 
