@@ -56,6 +56,10 @@ class TooLittleTrainingData(HarmoniumError):
     """There is too little data to train on"""
 
 
+class NotEnoughMemory(HarmoniumError):
+    """There is not enough memory for this fit"""
+
+
 class TrainingDiverged(HarmoniumError):
     """Training left the range of numbers"""
 

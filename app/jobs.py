@@ -15,15 +15,15 @@ all that write within `Database.writing()`.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, event, insert, or_, select, text, update
+from sqlalchemy import ColumnElement, event, exists, func, insert, not_, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app import cursors
 from app.database import Database
@@ -37,6 +37,9 @@ FIRST_BACKOFF = 2.0  # seconds before a failed job is tried again; doubled for e
 LONGEST_BACKOFF = 60.0  # seconds
 
 LONGEST_MESSAGE = 10_000  # characters of an error or a log line
+
+# Any fixed number: it names claims of jobs that run one at a time among PostgreSQL's advisory locks.
+ALONE_LOCK = 0x4861726D6F6A6F62
 
 JOIN_TRIES = 20  # the queued job can be claimed, and the next one queued, under our hands; not for ever
 
@@ -122,15 +125,44 @@ def enqueue(
     raise Unavailable("The queue is too busy to join the job. Try again shortly.")
 
 
-def due_kinds(session: Session, kinds: Sequence[str]) -> set[str]:
-    """The kinds that have a job to claim: a look that takes no write lock."""
-    return set(session.scalars(select(Job.kind).where(*_due(kinds)).distinct()))
+def due_kinds(session: Session, kinds: Sequence[str], *, alone: Collection[str] = ()) -> set[str]:
+    """The kinds that have a job to claim: a look that takes no write lock. `alone` is `claim`'s."""
+    return set(session.scalars(select(Job.kind).where(*_due(kinds), *_not_beside(alone)).distinct()))
+
+
+def active(session: Session, kind: str) -> list[Job]:
+    """The jobs of a kind that are queued or running, oldest first."""
+    statement = select(Job).where(Job.kind == kind, Job.state.in_(("queued", "running")))
+    return list(session.scalars(statement.order_by(Job.job_id)))
+
+
+def counts(session: Session) -> dict[str, dict[str, int]]:
+    """How many jobs of each kind are queued and running."""
+    statement = (
+        select(Job.kind, Job.state, func.count())
+        .where(Job.state.in_(("queued", "running")))
+        .group_by(Job.kind, Job.state)
+        .order_by(Job.kind)
+    )
+    found: dict[str, dict[str, int]] = {}
+    for kind, state, number in session.execute(statement):
+        found.setdefault(kind, {"queued": 0, "running": 0})[state] = number
+    return found
 
 
 def claim(
-    session: Session, kinds: Sequence[str], worker_name: str, *, job_id: int | None = None
+    session: Session,
+    kinds: Sequence[str],
+    worker_name: str,
+    *,
+    job_id: int | None = None,
+    alone: Collection[str] = (),
 ) -> Job | None:
     """Take the oldest due job of these kinds, or the one given; None when there is none.
+
+    Args:
+        alone: kinds of which one job at a time may run, whichever worker has it. Whoever asks for one job by
+            its id decides for themselves.
 
     PostgreSQL skips rows that another claim has locked. SQLite has no such lock; there `Database.writing()`
     holds the only write lock from its beginning. The update is guarded all the same.
@@ -138,6 +170,11 @@ def claim(
     conditions = _due(kinds)
     if job_id is not None:
         conditions.append(Job.job_id == job_id)
+    elif not set(alone).isdisjoint(kinds):
+        if session.get_bind().dialect.name == "postgresql":
+            # Two workers that claim two jobs at once would each see none running.
+            session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ALONE_LOCK})
+        conditions += _not_beside(alone)
     oldest = session.scalar(
         select(Job.job_id)
         .where(*conditions)
@@ -592,6 +629,15 @@ def _due(kinds: Sequence[str]) -> list[ColumnElement[bool]]:
         Job.state == "queued",
         Job.kind.in_(kinds),
         or_(Job.run_after.is_(None), Job.run_after <= now()),
+    ]
+
+
+def _not_beside(alone: Collection[str]) -> list[ColumnElement[bool]]:
+    if not alone:
+        return []
+    other = aliased(Job)
+    return [
+        or_(Job.kind.not_in(alone), not_(exists().where(other.kind == Job.kind, other.state == "running")))
     ]
 
 

@@ -24,6 +24,7 @@ from app.api import (
 )
 from app.api.body_limit import BodyLimit
 from app.api.caching import CacheHeaders
+from app.api.run_events import RunEventStreams
 from app.api.telemetry import RequestTelemetry, Telemetry
 from app.database import Database
 from app.model_registry import ActiveMachines
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
             app.state.stopping.set()
             await run_in_threadpool(active_machines.stop)
+            await run_in_threadpool(run_event_streams.close)
             database.close()
 
     app = FastAPI(
@@ -69,6 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.active_machines = active_machines
     app.state.telemetry = telemetry
     app.state.stopping = threading.Event()
+    run_event_streams = RunEventStreams(database, app.state.stopping)
+    app.state.run_event_streams = run_event_streams
     problems.install(app)
     app.add_middleware(BodyLimit, limit=settings.body_limit, exempt=frozenset({imports.PATH}))
     app.add_middleware(CacheHeaders)

@@ -9,7 +9,7 @@ Rules of an upsert, for each (user, movie):
 import csv
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    insert,
     literal_column,
     not_,
     or_,
@@ -50,6 +51,7 @@ from app.tables import (
     ModelVersion,
     Movie,
     Rating,
+    RatingChange,
     User,
     from_microseconds,
     to_microseconds,
@@ -70,6 +72,8 @@ _PROFILE = (
 # Ratings fetched from the driver at a time while a snapshot is read.
 FETCH_ROWS = 100_000
 EXPORT_ROWS = 5_000
+# Rows of `rating_changes` summed up in one transaction.
+SUMMED_ROWS = 5_000
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,25 @@ class RatingBatch:
 
     def __len__(self) -> int:
         return len(self.user_ids)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many ratings were inserted, updated and removed, ever; inserted less removed are there."""
+
+    inserted: int
+    updated: int
+    removed: int
+
+    @property
+    def total(self) -> int:
+        """All of them. A removed rating is news as well: what it has taught shall be forgotten."""
+        return self.inserted + self.updated + self.removed
+
+    @property
+    def n_ratings(self) -> int:
+        """How many ratings there are, without counting them."""
+        return self.inserted - self.removed
 
 
 @dataclass(frozen=True)
@@ -187,6 +210,7 @@ def store(session: Session, batch: RatingBatch, *, received_at: datetime) -> Cou
 
     _stage(session, user_keys[kept], movie_keys[kept], batch.stars[kept], rated_at[kept], untimed[kept])
     counts = _merge_staged(session, n_staged=len(kept), any_untimed=bool(untimed[kept].any()))
+    _note_change(session, inserted=counts.inserted, updated=counts.updated)
     return counts + Counts(superseded=len(batch) - len(kept))
 
 
@@ -200,6 +224,7 @@ def remove(session: Session, user_id: str, movie_id: str) -> None:
     )
     if _rowcount(result) == 0:
         raise NotFound(f"User {user_id!r} has no rating of movie {movie_id!r}.")
+    _note_change(session, removed=1)
 
 
 def erase_user(session: Session, user_id: str) -> list[int]:
@@ -217,7 +242,8 @@ def erase_user(session: Session, user_id: str) -> list[int]:
         ).yield_per(1)
         if holds_key(packed, user_key)
     ]
-    session.execute(delete(Rating).where(Rating.user_key == user_key))
+    removed = _rowcount(session.execute(delete(Rating).where(Rating.user_key == user_key)))
+    _note_change(session, removed=removed)
     session.execute(delete(User).where(User.user_key == user_key))
     return versions
 
@@ -294,6 +320,42 @@ def count(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(Rating)) or 0
 
 
+def changes(session: Session) -> Changes:
+    """The sums of all changes: of few rows, however many ratings there are."""
+    inserted, updated, removed = session.execute(
+        select(
+            func.coalesce(func.sum(RatingChange.inserted), 0),
+            func.coalesce(func.sum(RatingChange.updated), 0),
+            func.coalesce(func.sum(RatingChange.removed), 0),
+        )
+    ).one()
+    return Changes(int(inserted), int(updated), int(removed))
+
+
+def change_rows(session: Session) -> int:
+    """How many rows `changes` has to sum."""
+    return session.scalar(select(func.count()).select_from(RatingChange)) or 0
+
+
+def sum_up_changes(session: Session) -> int:
+    """Put old rows of `rating_changes` into one; return how many that were.
+
+    What is summed is what the deletion returns: another transaction may commit an older row meanwhile.
+    """
+    oldest = select(RatingChange.change_id).order_by(RatingChange.change_id).limit(SUMMED_ROWS)
+    keys = list(session.scalars(oldest))
+    gone = session.execute(
+        delete(RatingChange)
+        .where(RatingChange.change_id.in_(keys))
+        .returning(RatingChange.inserted, RatingChange.updated, RatingChange.removed)
+    ).all()
+    if not gone:
+        return 0  # another worker was quicker
+    sums = [sum(column) for column in zip(*gone, strict=True)]
+    _note_change(session, inserted=sums[0], updated=sums[1], removed=sums[2])
+    return len(gone)
+
+
 def most_rated(session: Session, *, limit: int | None = None) -> list[tuple[str, int]]:
     """The ids of rated movies and how many ratings each has, most first, then by movie key."""
     statement = (
@@ -306,10 +368,13 @@ def most_rated(session: Session, *, limit: int | None = None) -> list[tuple[str,
     return [(movie_id, n) for movie_id, n in session.execute(statement)]
 
 
-def snapshot(session: Session) -> Snapshot:
+def snapshot(session: Session, on_rows: Callable[[], object] = lambda: None) -> Snapshot:
     """Every rating as compact arrays: about 16 bytes a rating, whatever the ids are.
 
     Read it in one `reading()` session, so that ratings and ids are those of the same moment.
+
+    Args:
+        on_rows: called now and then while rows are read; what it raises ends the reading.
     """
     users: list[NDArray[np.int64]] = []
     movies: list[NDArray[np.int64]] = []
@@ -319,6 +384,7 @@ def snapshot(session: Session) -> Snapshot:
         yield_per=FETCH_ROWS
     )
     for part in session.execute(statement).partitions():
+        on_rows()
         block = np.array([tuple(row) for row in part], dtype=np.float64).reshape(-1, 4)
         # Keys stay far below 2^53, where a float64 is no longer exact; times are only compared below.
         users.append(block[:, 0].astype(np.int64))
@@ -395,14 +461,14 @@ def _keys_of(
     known = _lookup(session, table, distinct)
     missing = [one for one in distinct if one not in known]
     if missing:
-        insert = _insert(session, table)
+        into = _insert(session, table)
         column = "user_id" if table is User else "movie_id"
         rest: dict[str, Any] = {"created_at": now}
         if table is Movie:
             rest |= {"title": "", "folded_title": "", "genres": [], "updated_at": now}
         # Many executions of one statement: many rows in one statement would be compiled anew each time.
         rows = [{column: one} | rest for one in missing]
-        session.connection().execute(insert.on_conflict_do_nothing(), rows)
+        session.connection().execute(into.on_conflict_do_nothing(), rows)
         known |= _lookup(session, table, missing)
         if len(known) < len(distinct):
             raise Unavailable(
@@ -474,9 +540,9 @@ def _merge_staged(session: Session, *, n_staged: int, any_untimed: bool) -> Coun
         .where(text("true"))
         .order_by(_staged.c.user_key, _staged.c.movie_key)
     )
-    insert = _insert(session, Rating)
-    given = insert.excluded
-    upsert = insert.from_select(names, source).on_conflict_do_update(
+    upsert = _insert(session, Rating)
+    given = upsert.excluded
+    upsert = upsert.from_select(names, source).on_conflict_do_update(
         index_elements=["user_key", "movie_key"],
         set_={"stars": given.stars, "rated_at": given.rated_at},
         where=or_(
@@ -517,6 +583,11 @@ def _insert(session: Session, table: type[Any]) -> Any:
     dialect = session.get_bind().dialect.name
     target = table.__table__
     return postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
+
+
+def _note_change(session: Session, *, inserted: int = 0, updated: int = 0, removed: int = 0) -> None:
+    if inserted or updated or removed:
+        session.execute(insert(RatingChange).values(inserted=inserted, updated=updated, removed=removed))
 
 
 def _rowcount(result: Any) -> int:

@@ -71,6 +71,24 @@ class Settings(BaseSettings):
         # Measured in docs/benchmarks.md: a second thread gains little alone and costs much beside other work.
         description="BLAS threads of a fit; 0 takes every core that the process may use",
     )
+    training_memory_limit: int = Field(
+        0, ge=0, description="bytes that a fit may take; 0 is what the machine or container has free"
+    )
+    retrain_after_ratings: int = Field(
+        10_000, ge=0, description="retrain by itself after so many changed ratings; 0 never does"
+    )
+    retrain_every_hours: float = Field(
+        24.0,
+        ge=0,
+        le=24 * 366,
+        description="retrain by itself after so many hours if any rating has changed; 0 never does",
+    )
+    retrain_jitter: float = Field(
+        0.1, ge=0, le=1, description="share of the hours, drawn anew for every run, that is added to them"
+    )
+    full_fit_every: int = Field(
+        5, ge=1, le=1000, description="every so manieth scheduled run starts from nothing; 1 is all of them"
+    )
     version_poll_seconds: float = Field(
         1.0, gt=0, le=60, description="how often a process looks whether another version became active"
     )

@@ -144,6 +144,22 @@ class Rating(Table):
     rated_at: Mapped[int] = mapped_column(BigInteger)
 
 
+class RatingChange(Table):
+    """How many ratings a transaction has changed. Their sums say how far the ratings have moved on.
+
+    A row for each writing transaction, because a single counter would make writers wait for one another; a
+    worker sums old rows up.
+    """
+
+    __tablename__ = "rating_changes"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    change_id: Mapped[int] = mapped_column(Key, primary_key=True)
+    inserted: Mapped[int] = mapped_column(BigInteger)
+    updated: Mapped[int] = mapped_column(BigInteger)
+    removed: Mapped[int] = mapped_column(BigInteger)
+
+
 JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 
 
@@ -243,6 +259,43 @@ class TrainingRun(Table):
     evaluation: Mapped[dict[str, Any] | None]
     note: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
+    # Who asked for it: "request", "schedule" or "rerun".
+    trigger: Mapped[str] = mapped_column(String(16), default="request")
+    # Changes of ratings of all time when the run was asked for and, once it has begun, those that its
+    # snapshot has seen; the schedule counts from here.
+    rating_changes: Mapped[int] = mapped_column(BigInteger, default=0)
+    estimate: Mapped[dict[str, Any] | None]
+    # The version that was active when the fit began; the machines start from it if `is_warm_start`.
+    parent_version: Mapped[int | None] = mapped_column(BigInteger)
+    is_warm_start: Mapped[bool] = mapped_column(default=False)
+    rerun_of: Mapped[int | None] = mapped_column(BigInteger)
+    # Of the finished machines' file: equal digests are equal parameters, bit for bit.
+    sha256: Mapped[str | None] = mapped_column(String(64))
+
+
+class RetrainSchedule(Table):
+    """What workers that watch the schedule share: one row, numbered 1, locked while one of them decides."""
+
+    __tablename__ = "retrain_schedule"
+    __table_args__ = (CheckConstraint("schedule = 1", name="single_row"),)
+
+    schedule: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    # Why the last attempt to request a run was refused; None after one that was not.
+    refusal: Mapped[str | None] = mapped_column(Text)
+    refused_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Table):
+    """The answer to a request that carried an `Idempotency-Key`, to be given again to the same request."""
+
+    __tablename__ = "idempotency_keys"
+
+    operation: Mapped[str] = mapped_column(String(32), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    # SHA-256 of the request, to tell a repetition from another request under the same key.
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    answer: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class EpochReportRow(Table):

@@ -1,8 +1,12 @@
-"""The worker: claims jobs and runs their handlers, one at a time; and the supervisor that keeps one running.
+"""The worker: claims jobs and runs their handlers; and the supervisor that keeps one running.
 
-Three threads share the work, because a fit can sit in one matrix product for seconds. The handler has a
-thread of its own. Another raises the heartbeat. The main thread waits, so that it can give the job back in
-time when the worker is told to stop, even if the handler never looks up.
+Jobs run in *lanes*: within a lane one at a time, lanes side by side. Training has a lane to itself, so that a
+file uploaded during a fit of hours is imported meanwhile.
+
+Three threads share the work of a lane, because a fit can sit in one matrix product for seconds. The handler
+has a thread of its own. Another raises the heartbeat. The lane's thread waits, so that it can give the job
+back in time when the worker is told to stop, even if the handler never looks up. One more thread rescues the
+jobs of dead workers and watches the schedule.
 """
 
 import json
@@ -22,7 +26,7 @@ import structlog
 import threadpoolctl
 from sqlalchemy.orm import Session
 
-from app import imports, jobs, training_runs
+from app import imports, jobs, schedule, training_runs
 from app.database import Database
 from app.errors import Conflict, HarmoniumError, LostJob, StorageFull, Unavailable
 from app.jobs import HeldJob, JobCancelled, JobReleased
@@ -45,9 +49,14 @@ JOB_HANDLERS: Mapping[str, Handler] = {
     training_runs.JOB_KIND: training_runs.run,
 }
 
+# Kinds with a lane to themselves; all others share one. One job of such a kind runs at a time on all workers
+# of a database: two fits at once would only take twice the memory.
+OWN_LANES = (training_runs.JOB_KIND,)
+
 WAIT_SLICE = 0.1  # seconds between two looks of the main thread at a running handler
 LONGEST_PAUSE = 5.0  # seconds between two tries to reach a database that is away
 SWEEP_EVERY = 3600.0  # seconds between two looks for spooled files that no job will ask for
+LANE_GOES_ROUND_WITHIN = 30.0  # seconds; a lane silent for longer no longer counts as alive
 SUPERVISED_NICENESS = 10  # above the supervisor's 0: a fit may use every core that requests leave idle
 HANDLERS_SHARE_OF_GRACE = 0.7  # the rest of the grace time is for giving the job back
 LONGEST_RESTART_PAUSE = 60.0  # seconds
@@ -57,12 +66,13 @@ HEALTHY_AFTER = 60.0  # seconds that a supervised worker must live for its next 
 class Worker:
     """Runs jobs until told to stop, which is for good: it does not start again.
 
-    Kinds take turns: of those with a job that is due, the one claimed longest ago goes first, and within a
-    kind the oldest job. So a hundred imports do not keep a training run waiting, nor the other way round.
+    Kinds of one lane take turns: of those with a job that is due, the one claimed longest ago goes first, and
+    within a kind the oldest job. So a hundred jobs of one kind do not keep the others waiting.
 
     Args:
         handlers: what each kind of job calls; other kinds are left to other workers.
         name: what the job's row shows; unique to this process unless given.
+        lanes: the kinds of each lane; None: all kinds share one.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class Worker:
         settings: Settings,
         handlers: Mapping[str, Handler],
         name: str | None = None,
+        lanes: Sequence[Sequence[str]] | None = None,
     ) -> None:
         self.database = database
         self.settings = settings
@@ -78,7 +89,10 @@ class Worker:
         self.name = name or unique_name("worker")
         # Whether a handler is still running although its job was given back: the process must end.
         self.has_abandoned_a_handler = False
-        self._turns = list(self.handlers)
+        # Each lane's kinds, the one whose turn it is first.
+        self._lanes = [list(kinds) for kinds in lanes or [list(self.handlers)]]
+        # When each lane's thread last went round, in monotonic seconds.
+        self._rounds: dict[int, float] = {}
         self._stopping = threading.Event()
         self._stop_at = 0.0
         self._sign_of_life: SignOfLife | None = None
@@ -94,30 +108,59 @@ class Worker:
         self._show_signs_of_life()
         rescuing = threading.Thread(target=self._rescue_until_stopped, name="rescuer", daemon=True)
         rescuing.start()
-        pauses = _Pauses()
-        log.info("worker_started", worker=self.name, kinds=self._turns)
+        failures: list[BaseException] = []
+
+        def run_lane(kinds: list[str]) -> None:
+            try:
+                self._run_lane(kinds, until_idle=until_idle)
+            except BaseException as error:
+                failures.append(error)  # a worker with a lane less would be found out late
+                self.stop()
+
+        lanes = [
+            threading.Thread(target=run_lane, args=(kinds,), name=f"lane-{kinds[0]}", daemon=True)
+            for kinds in self._lanes
+        ]
+        log.info("worker_started", worker=self.name, lanes=self._lanes)
         try:
-            while not self._stopping.is_set():
-                self._show_alive()
-                try:
-                    job = self._claim_next()
-                except (Unavailable, StorageFull) as error:
-                    log.warning("claim_failed", worker=self.name, error=error.detail)
-                    self._stopping.wait(pauses.longer())
-                    continue
-                pauses.reset()
-                if job is not None:
-                    self._run(job)
-                elif until_idle:
-                    break
-                else:
-                    self._stopping.wait(self.settings.worker_poll_seconds)
+            # Set once for all lanes: a lane that set back what it found would change the others' threads.
+            with self._blas_threads():
+                for lane in lanes:
+                    lane.start()
+                while any(lane.is_alive() for lane in lanes):
+                    lanes[0].join(timeout=self.settings.worker_poll_seconds)
+                    lanes.append(lanes.pop(0))
+                    self._show_alive()
         finally:
             self.stop()
+            for lane in lanes:
+                if lane.is_alive():
+                    lane.join(timeout=self.settings.shutdown_grace_seconds)
             rescuing.join(timeout=1.0)
             if self._sign_of_life is not None:
                 self._sign_of_life.remove()
             log.info("worker_stopped", worker=self.name)
+        if failures:
+            raise failures[0]
+
+    def _run_lane(self, kinds: list[str], *, until_idle: bool) -> None:
+        pauses = _Pauses()
+        while not self._stopping.is_set():
+            self._go_round()
+            try:
+                job = self._claim_next(kinds)
+            except (Unavailable, StorageFull) as error:
+                log.warning("claim_failed", worker=self.name, error=error.detail)
+                self._stopping.wait(pauses.longer())
+                continue
+            pauses.reset()
+            if job is not None:
+                self._run(job)
+            elif until_idle:
+                break
+            else:
+                self._stopping.wait(self.settings.worker_poll_seconds)
+        self._rounds.pop(threading.get_ident(), None)
 
     def wait_for_database(self) -> None:
         """Return once the database answers and has today's schema, or when the worker is to stop."""
@@ -194,16 +237,16 @@ class Worker:
             beating.join(timeout=1.0)
         events.info("job_ended", seconds=round(time.monotonic() - started_at, 3))
 
-    def _claim_next(self) -> Job | None:
+    def _claim_next(self, kinds: list[str]) -> Job | None:
         # A look first: on SQLite a claim takes the only write lock, and an idle worker must not.
         with self.database.reading() as session:
-            due = jobs.due_kinds(session, self._turns)
-        for kind in [kind for kind in self._turns if kind in due]:
+            due = jobs.due_kinds(session, kinds, alone=OWN_LANES)
+        for kind in [kind for kind in kinds if kind in due]:
             with self.database.writing() as session:
-                job = jobs.claim(session, [kind], self.name)
+                job = jobs.claim(session, [kind], self.name, alone=OWN_LANES)
             if job is not None:
-                self._turns.remove(kind)
-                self._turns.append(kind)
+                kinds.remove(kind)
+                kinds.append(kind)
                 return job
         return None
 
@@ -213,7 +256,7 @@ class Worker:
         """Wait until the handler has ended, or has used up its part of the grace time."""
         shown = -1.0
         while not ended.wait(WAIT_SLICE):
-            self._show_alive()
+            self._go_round()
             if on_progress is not None and held.progress != shown:
                 shown = held.progress
                 on_progress(shown)
@@ -227,9 +270,8 @@ class Worker:
     def _handle(self, held: HeldJob, events: structlog.stdlib.BoundLogger) -> Ending | None:
         """Call the handler; return what is to be written about its end, None where nothing is."""
         job_id, attempt = held.job_id, held.attempt
-        threads = self.settings.training_threads or usable_cores()
         try:
-            with threadpoolctl.threadpool_limits(limits=threads, user_api="blas"):
+            with self._blas_threads():
                 result = self.handlers[held.kind](held, self.database, self.settings)
             # A result that no database can hold is the handler's mistake; better told here than at the end.
             json.dumps(result, allow_nan=False)
@@ -328,7 +370,7 @@ class Worker:
 
     def _rescue_until_stopped(self) -> None:
         rescuer = jobs.Rescuer(self.settings.rescue_after_seconds)
-        swept_at = -math.inf
+        swept_at = scheduled_at = -math.inf
         while not self._stopping.wait(self.settings.heartbeat_seconds):
             try:
                 with self.database.reading() as session:
@@ -344,6 +386,14 @@ class Worker:
                         swept = imports.clean_spool(self.settings, session)
                     if swept:
                         log.info("spool_swept", worker=self.name, files=swept)
+                if (
+                    training_runs.JOB_KIND in self.handlers
+                    and time.monotonic() - scheduled_at > schedule.LOOK_EVERY
+                ):
+                    scheduled_at = time.monotonic()
+                    run_id = schedule.tick(self.database, self.settings)
+                    if run_id is not None:
+                        log.info("retraining_scheduled", worker=self.name, run_id=run_id)
             except (Unavailable, StorageFull) as error:
                 log.warning("rescue_failed", worker=self.name, error=error.detail)
             except Exception:
@@ -355,8 +405,17 @@ class Worker:
             self._sign_of_life = SignOfLife(self.settings, self.name)
 
     def _show_alive(self) -> None:
-        if self._sign_of_life is not None:
+        """Show a sign of life unless a lane has stopped going round."""
+        oldest = time.monotonic() - LANE_GOES_ROUND_WITHIN
+        if self._sign_of_life is not None and all(at > oldest for at in list(self._rounds.values())):
             self._sign_of_life.show()
+
+    def _go_round(self) -> None:
+        self._rounds[threading.get_ident()] = time.monotonic()
+
+    def _blas_threads(self) -> Any:
+        threads = self.settings.training_threads or usable_cores()
+        return threadpoolctl.threadpool_limits(limits=threads, user_api="blas")
 
     def _deadline(self, share: float = 1.0) -> float:
         return self._stop_at + share * self.settings.shutdown_grace_seconds
@@ -395,7 +454,7 @@ def run_worker(
             this one dies in whatever way.
     """
     database = Database.from_settings(settings)
-    worker = Worker(database, settings, JOB_HANDLERS if handlers is None else handlers, name)
+    worker = _with_lanes(database, settings, JOB_HANDLERS if handlers is None else handlers, name)
     wake_up, signalled = os.pipe()
     os.set_blocking(signalled, False)
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
@@ -428,6 +487,14 @@ def run_worker(
         os._exit(0)
     database.close()
     return 0
+
+
+def _with_lanes(
+    database: Database, settings: Settings, handlers: Mapping[str, Handler], name: str | None
+) -> Worker:
+    shared = [kind for kind in handlers if kind not in OWN_LANES]
+    lanes = [[kind] for kind in OWN_LANES if kind in handlers] + ([shared] if shared else [])
+    return Worker(database, settings, handlers, name, lanes)
 
 
 class SupervisedWorker:

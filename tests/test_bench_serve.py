@@ -25,7 +25,7 @@ TINY = Scale(
     huge=(20, 200, 300),
     huge_hidden=6,
     seconds=1,
-    rounds=2,
+    rounds=1,
     connections=2,
 )
 

@@ -1,13 +1,16 @@
 """A run's snapshot, reserved users, result and refusals."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sqlalchemy import func, select
 
 from app import jobs, model_registry, ratings, training_runs
 from app.database import Database
-from app.errors import Conflict, LostJob
+from app.errors import Conflict, InvalidInput, LostJob, NotEnoughMemory
 from app.jobs import HeldJob
+from app.learning.configuration import TrainingConfiguration
 from app.settings import Settings
 from app.tables import EpochReportRow, ModelVersion
 from app.worker import JOB_HANDLERS, Worker
@@ -160,3 +163,158 @@ def test_a_cancelled_run_keeps_its_reports_and_makes_no_version(
         stopped = training_runs.get(session, view.run.run_id)
         assert (stopped.job.state, stopped.model_version) == ("cancelled", None)
         assert 0 < len(training_runs.epoch_reports(session, view.run.run_id, 1)) < 2_000
+
+
+def run_now(database: Database, settings: Settings, **overrides: Any) -> training_runs.RunView:
+    with database.writing() as session:
+        view, _ = training_runs.request(session, {"epochs": 5, "hidden_units": 10} | overrides, settings)
+    return finish(database, settings, view.run.run_id)
+
+
+def finish(database: Database, settings: Settings, run_id: int) -> training_runs.RunView:
+    Worker(database, settings, JOB_HANDLERS).run(until_idle=True)
+    with database.reading() as session:
+        return training_runs.get(session, run_id)
+
+
+def rerun(database: Database, settings: Settings, run_id: int) -> training_runs.RunView:
+    with database.writing() as session:
+        view = training_runs.request_rerun(session, run_id, settings)
+    return finish(database, settings, view.run.run_id)
+
+
+def test_a_rerun_gives_bitwise_the_same_and_no_version(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    first = run_now(database, settings, seed=7)
+    again = rerun(database, settings, first.run.run_id)
+    assert again.job.state == "succeeded", again.job.error
+    assert first.run.sha256 == again.run.sha256 is not None
+    assert again.model_version is None
+    evaluation = again.run.evaluation or {}
+    assert evaluation["state"] == "reproduced"
+    assert evaluation["rerun"] | {"words": ""} == {
+        "of": first.run.run_id,
+        "same_parameters": True,
+        "sha256_before": first.run.sha256,
+        "sha256_now": first.run.sha256,
+        "differences": [],
+        "words": "",
+    }
+
+
+def test_a_rerun_of_a_warm_start_starts_from_the_same_version(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    parent = run_now(database, settings)
+    with database.writing() as session:
+        view, _ = training_runs.request(session, {"warm_start": True, "seed": 3}, settings)
+    warm = finish(database, settings, view.run.run_id)
+    assert (warm.run.is_warm_start, warm.run.parent_version) == (True, parent.model_version)
+    assert warm.model_version is not None
+    run_now(database, settings, seed=11)  # another version is active now
+    again = rerun(database, settings, warm.run.run_id)
+    assert again.run.sha256 == warm.run.sha256 != parent.run.sha256
+
+
+def test_a_rerun_says_what_differs_and_never_becomes_active(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    first = run_now(database, settings)
+    with database.writing() as session:
+        ratings.remove(session, "even0", ratings.of_user(session, "even0")[0].movie_id)
+        # As if the first had run with another NumPy.
+        run = training_runs.get(session, first.run.run_id).run
+        run.environment = (run.environment or {}) | {"numpy": "1.0"}
+    again = rerun(database, settings, first.run.run_id)
+    found = (again.run.evaluation or {})["rerun"]
+    assert not found["same_parameters"]
+    differing = {one["what"]: (one["before"], one["now"]) for one in found["differences"]}
+    assert differing["snapshot.n_ratings"] == (720, 719)
+    assert differing["environment.numpy"] == ("1.0", np.__version__)
+    assert "snapshot.n_ratings" in found["words"]
+    assert "configuration.seed" not in differing
+    with database.reading() as session:
+        assert again.model_version is not None
+        assert model_registry.get(session, again.model_version).verdict["outcome"] == "candidate"
+        pointer = model_registry.active(session)
+    assert pointer is not None
+    assert pointer.version == first.model_version
+
+
+def test_what_left_no_parameters_cannot_be_run_again(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    with database.writing() as session:
+        view, _ = training_runs.request(session, {}, settings)
+        training_runs.cancel(session, view.run.run_id)
+    with database.writing() as session, pytest.raises(Conflict, match="left no parameters"):
+        training_runs.request_rerun(session, view.run.run_id, settings)
+
+
+def test_a_warm_start_takes_a_fifth_of_the_epochs_and_keeps_the_machines_shape(
+    database: Database, settings: Settings
+) -> None:
+    store_tastes(database)
+    full = run_now(database, settings, epochs=100, hidden_units=13, learning_rate=0.05)
+    with database.writing() as session:
+        view, _ = training_runs.request(session, {"warm_start": True}, settings)
+    warm = finish(database, settings, view.run.run_id)
+    assert full.run.configuration is not None
+    assert warm.run.configuration is not None
+    defaults = TrainingConfiguration().resolved(57, 30, 684)
+    assert warm.run.configuration["hidden_units"] == 13
+    assert warm.run.configuration["learning_rate"] == defaults.learning_rate
+    assert warm.run.configuration["epochs"] < (defaults.epochs or 0) / 4
+    with database.writing() as session, pytest.raises(InvalidInput, match="goes on with 13") as refused:
+        training_runs.request(session, {"warm_start": True, "hidden_units": 14}, settings)
+    assert refused.value.errors[0].location == "hidden_units"
+
+
+def test_without_a_version_there_is_nothing_to_start_from(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    with database.writing() as session, pytest.raises(Conflict, match="no active model version"):
+        training_runs.request(session, {"warm_start": True}, settings)
+
+
+def test_what_does_not_fit_is_refused_before_it_is_queued(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    tight = settings.model_copy(update={"training_memory_limit": 68_000_000})
+    with database.writing() as session, pytest.raises(NotEnoughMemory, match="hidden_units") as refused:
+        training_runs.request(session, {"hidden_units": 9_000}, tight)
+    assert [one.location for one in refused.value.errors] == ["hidden_units"]
+    with database.reading() as session:
+        assert training_runs.page(session, limit=1) == ([], None)
+
+
+def test_a_worker_with_less_memory_refuses_before_it_begins(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    with database.writing() as session:
+        view, _ = training_runs.request(session, {"hidden_units": 9_000}, settings)
+    tight = settings.model_copy(update={"training_memory_limit": 68_000_000})
+    run = finish(database, tight, view.run.run_id)
+    assert run.job.state == "failed"
+    assert "would fit in place of 9000" in (run.job.error or "")
+    assert run.run.snapshot is None
+
+
+def test_the_estimate_goes_by_the_runs_before(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    first = run_now(database, settings)
+    assert (first.run.estimate or {})["seconds_from"] == "the usual speed of one core"
+    second = run_now(database, settings, seed=2)
+    costs = second.run.estimate or {}
+    assert "last 1 finished" in costs["seconds_from"]
+    assert costs["shape"] == {"n_users": 60, "n_movies": 30, "n_ratings": 720}
+    assert 0 < costs["memory_bytes"] < costs["available_bytes"]
+
+
+def test_two_fits_never_run_side_by_side(database: Database, settings: Settings) -> None:
+    store_tastes(database)
+    with database.writing() as session:
+        training_runs.request(session, {}, settings)
+        assert jobs.claim(session, [training_runs.JOB_KIND], "one", alone=["training"]) is not None
+        follow_up, created = training_runs.request(session, {}, settings)
+    assert created
+    with database.writing() as session:
+        assert jobs.due_kinds(session, ["training"], alone=["training"]) == set()
+        assert jobs.claim(session, ["training"], "two", alone=["training"]) is None
+        # Whoever asks for it by its id has decided.
+        job_id = follow_up.job.job_id
+        assert jobs.claim(session, ["training"], "two", job_id=job_id, alone=["training"]) is not None

@@ -253,6 +253,37 @@ class TestLoop:
         assert [job_id for kind, job_id in order if kind == "import"] == imports
         assert [job_id for kind, job_id in order if kind == "training"] == trainings
 
+    def test_a_long_job_in_one_lane_holds_up_no_other_lane(
+        self, database: Database, settings: Settings
+    ) -> None:
+        handlers: dict[str, Handler] = {
+            "training": lambda held, *_: until_checked(held),
+            "import": lambda *_: None,
+        }
+        long = add(database, "training")
+        running = Running(Worker(database, settings, handlers, lanes=[["training"], ["import"]]))
+        try:
+            wait_until(lambda: look(database, long).state == "running")
+            for _ in range(3):
+                wait_until(partial(has_succeeded, database, add(database, "import")))
+            assert look(database, long).state == "running"
+        finally:
+            running.stop()
+        assert look(database, long).state == "queued"
+
+    def test_a_lane_that_breaks_stops_the_worker(
+        self, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(jobs, "due_kinds", broken)
+        worker = Worker(
+            database, settings, {"a": lambda *_: None, "b": lambda *_: None}, lanes=[["a"], ["b"]]
+        )
+        with pytest.raises(ZeroDivisionError):
+            worker.run()
+
     def test_jobs_are_found_while_the_worker_waits(
         self, database: Database, start: Callable[[Handler], Running]
     ) -> None:

@@ -38,12 +38,17 @@ from app.database import Database
 from app.errors import Misconfigured
 from app.learning import model_file
 from app.learning.configuration import TrainingConfiguration
-from app.learning.like_probability import BiasLogistic, PlattScaling
+from app.learning.grading import Grading
+from app.learning.judge import Judge, JudgeSettings
+from app.learning.like_probability import LengthCalibration
+from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
+from app.learning.metrics import Reliability
+from app.learning.ordinal_biases import Levels
 from app.learning.preferences import RatingRows
 from app.learning.rbm import RBM
 from app.learning.synthetic import synthetic_ratings
-from app.learning.visible_design import JointDesign
+from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
 from app.ratings import UNTIMED, RatingBatch
 from app.tables import Job, TrainingRun
@@ -294,14 +299,31 @@ def made_up_machines(rows: RatingRows, hidden_units: int) -> Machines:
     wanted = TrainingConfiguration(hidden_units=hidden_units, rank_liked_at_least=4.0)
     configuration = wanted.resolved(rows.n_users, rows.n_movies, rows.n_ratings)
     preferences = rows.preferences(4.0)
-    rbm = RBM.initial(JointDesign().initial_bias(preferences), hidden_units, rng, deviation=0.1)
+    design = DESIGNS[configuration.design]
+    rbm = RBM.initial(design.initial_bias(preferences), hidden_units, rng, deviation=0.1)
+    mean_length = rows.n_ratings / rows.n_users
+    n_linear = configuration.linear_units or 0
+    variance = np.full(rows.n_movies, 0.01, np.float32)
+    linear = LinearUnits(
+        rng.standard_normal((rows.n_movies, n_linear), np.float32) * np.float32(0.1), variance, variance
+    )
+    n_judging = JudgeSettings.by_shape(rows.n_users, rows.n_movies, rows.n_ratings).hidden_units
+    movie_bias = rng.normal(0.0, 0.5, rows.n_movies)
+    judge = Judge(
+        levels=Levels.of(rows.stars, configuration.liked_at_least),
+        rbm=RBM.initial(np.concatenate([movie_bias, np.zeros(rows.n_movies)]), n_judging, rng, deviation=0.1),
+        mean_length=mean_length,
+    )
     return Machines(
         vocabulary=Vocabulary([str(number) for number in range(rows.n_movies)]),
         configuration=configuration,
         rbm=rbm,
-        mean_length=rows.n_ratings / rows.n_users,
-        judge=BiasLogistic(0.5, rng.normal(0.0, 0.5, rows.n_movies)),
-        calibration=PlattScaling(),
+        linear=linear,
+        grading=Grading.of(rows.stars, configuration.grade_slope),
+        mean_length=mean_length,
+        judge=judge,
+        calibration=LengthCalibration(),
+        reliability=Reliability((), (), ()),
         n_users=rows.n_users,
         popularity=preferences.ratings_per_movie(),
         likes=preferences.likes_per_movie(),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 from pydantic import ValidationError
 
-from app.cli import bench, data, judging, keys, serving, training, versions
+from app.cli import bench, data, judging, keys, operations, serving, training, versions
 from app.cli.terminal import say
 from app.errors import HarmoniumError, InvalidInput, Misconfigured
 
@@ -26,6 +26,8 @@ for commands in (serving.app, data.app, training.app, judging.app):
 app.add_typer(keys.keys, name="keys")
 app.add_typer(data.db, name="db")
 app.add_typer(versions.versions, name="model-versions")
+app.add_typer(operations.runs, name="training-runs")
+app.add_typer(operations.queue, name="jobs")
 app.add_typer(bench.bench, name="bench")
 
 

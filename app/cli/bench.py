@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from app.benchmarks import rbm, serve
+from app.benchmarks import beside_fit, rbm, serve
 from app.cli.terminal import (
     out,
     say,
@@ -70,5 +70,33 @@ def _show(report: rbm.SpeedReport | serve.ServeReport, json_file: Path | None) -
         for line in lines:
             shown.add_row(*line)
         out.print(shown)
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+
+
+@bench.command("fit-beside-serving")
+def bench_fit_beside_serving(
+    ratings_file: Annotated[
+        Path | None, typer.Option("--ratings", help="A file of ratings; without it they are made up.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=1, max=10_000, help="Requests a second.")] = 50.0,
+    seconds: Annotated[float, typer.Option(min=1, max=3600, help="Of each phase.")] = 20.0,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Turns of idle and fitting.")] = 5,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="BLAS threads of the fit; 0: all.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
+) -> None:
+    """Time recommendations of a real service, idle and while a fit runs beside them."""
+    report = beside_fit.measure_fit_beside_serving(
+        beside_fit.Load(rate=rate, seconds=seconds, rounds=rounds),
+        ratings=ratings_file,
+        environment={"HARMONIUM_TRAINING_THREADS": str(threads)},
+        on_progress=say,
+    )
+    shown = Table(title=f"GET …/recommendations, {rate:g} a second, milliseconds")
+    for column in ("round", "p50 idle", "p50 fitting", "p99 idle", "p99 fitting", "p99 ratio"):
+        shown.add_column(column, justify="left" if column == "round" else "right")
+    for line in report.lines():
+        shown.add_row(*line)
+    out.print(shown)
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_dict(), indent=2) + "\n")

@@ -1,11 +1,11 @@
 """`harmonium train | retrain`."""
 
-import time
 from typing import Annotated, Any, Literal
 
 import typer
 
 from app import jobs, training_runs
+from app.cli import operations
 from app.cli.terminal import (
     AsJson,
     given,
@@ -25,17 +25,34 @@ from app.worker import JOB_HANDLERS, Worker
 app = typer.Typer()
 
 
+Epochs = Annotated[int | None, typer.Option(help="Passes over the users.")]
+HiddenUnits = Annotated[int | None, typer.Option()]
+BatchSize = Annotated[int | None, typer.Option(help="Users in a minibatch.")]
+LearningRate = Annotated[float | None, typer.Option()]
+WeightDecay = Annotated[float | None, typer.Option()]
+Design = Annotated[Literal["rated", "joint", "positive", "masked", "conditional"] | None, typer.Option()]
+Algorithm = Annotated[Literal["cd", "pcd"] | None, typer.Option()]
+K = Annotated[int | None, typer.Option(help="Gibbs steps of contrastive divergence.")]
+LikedAtLeast = Annotated[float | None, typer.Option(help="Stars that like_probability means.")]
+Seed = Annotated[int | None, typer.Option()]
+WarmStart = Annotated[bool, typer.Option("--warm-start", help="Go on from the active version.")]
+Note = Annotated[str | None, typer.Option(help="To find it by.")]
+
+
 @app.command()
 def train(
-    epochs: Annotated[int | None, typer.Option()] = None,
-    hidden_units: Annotated[int | None, typer.Option()] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
-    design: Annotated[
-        Literal["rated", "joint", "positive", "masked", "conditional"] | None, typer.Option()
-    ] = None,
-    k: Annotated[int | None, typer.Option(help="Gibbs steps of contrastive divergence.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    note: Annotated[str | None, typer.Option()] = None,
+    epochs: Epochs = None,
+    hidden_units: HiddenUnits = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    design: Design = None,
+    algorithm: Algorithm = None,
+    k: K = None,
+    liked_at_least: LikedAtLeast = None,
+    seed: Seed = None,
+    warm_start: WarmStart = False,
+    note: Note = None,
     as_json: AsJson = False,
 ) -> None:
     """Train here and now, in the foreground; the new version becomes active if it wins at the gate."""
@@ -43,10 +60,15 @@ def train(
     overrides = given(
         epochs=epochs,
         hidden_units=hidden_units,
+        batch_size=batch_size,
         learning_rate=learning_rate,
+        weight_decay=weight_decay,
         design=design,
+        algorithm=algorithm,
         k=k,
+        liked_at_least=liked_at_least,
         seed=seed,
+        warm_start=warm_start or None,
     )
     with open_database(settings) as database:
         run = train_now(database, settings, overrides, note)
@@ -58,26 +80,48 @@ def train(
 
 @app.command()
 def retrain(
+    epochs: Epochs = None,
+    hidden_units: HiddenUnits = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    weight_decay: WeightDecay = None,
+    design: Design = None,
+    algorithm: Algorithm = None,
+    k: K = None,
+    liked_at_least: LikedAtLeast = None,
+    seed: Seed = None,
+    warm_start: WarmStart = False,
+    note: Note = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the run to its end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Queue a training run for the worker."""
     settings = read_settings()
+    overrides = given(
+        epochs=epochs,
+        hidden_units=hidden_units,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        design=design,
+        algorithm=algorithm,
+        k=k,
+        liked_at_least=liked_at_least,
+        seed=seed,
+        warm_start=warm_start or None,
+    )
     with open_database(settings) as database:
         with database.writing() as session:
-            view, created = training_runs.request(session, {}, settings)
-            run_id, job_id = view.run.run_id, view.job.job_id
+            view, created = training_runs.request(session, overrides, settings, note=note)
+            run_id, costs = view.run.run_id, view.run.estimate
         if not as_json:
             tell(f"training run {run_id} {'is queued' if created else 'was queued already'}")
-        if wait:
-            job = watch(database, job_id, f"training run {run_id}")
-            fail_unless_succeeded(job)
-        with database.reading() as session:
-            view = training_runs.get(session, run_id)
-    if as_json:
-        print_json({"training_run": run_id, "state": view.job.state, "model_version": view.model_version})
-    elif wait:
-        tell(f"model version {view.model_version}: {(view.run.evaluation or {})['words']}")
+            if costs:
+                tell(
+                    f"it will take about {costs['seconds']:.0f} s and at most "
+                    f"{costs['memory_bytes'] / 1e6:.0f} MB (by {costs['seconds_from']})"
+                )
+        operations.report(database, run_id, wait=wait, as_json=as_json)
 
 
 def train_now(
@@ -104,17 +148,6 @@ def train_now(
             "snapshot": view.run.snapshot,
             "evaluation": view.run.evaluation,
         }
-
-
-def watch(database: Database, job_id: int, description: str) -> Job:
-    with progress(description) as on_progress:
-        while True:
-            with database.reading() as session:
-                job = jobs.get(session, job_id)
-            on_progress(job.progress)
-            if job.state not in ("queued", "running"):
-                return job
-            time.sleep(0.5)
 
 
 def fail_unless_succeeded(job: Job) -> None:

@@ -157,8 +157,8 @@ def train(
 
     The machine that ranks is trained on every rating: its linear hidden units in closed form, then its binary
     ones by contrastive divergence. The judge is fitted on four fifths of the ratings, its calibration on the
-    fifth that it has not seen; then it is fitted again on all of them, and that fit ships with the calibration
-    found before (see `judge.fitted`).
+    fifth that it has not seen; then it is fitted again on all of them, and that fit ships with the
+    calibration found before (see `judge.fitted`).
 
     Args:
         rows: the ratings; users without any are left out.

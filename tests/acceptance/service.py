@@ -34,6 +34,9 @@ class Service:
             "HARMONIUM_PORT": str(self.port),
             "HARMONIUM_VERSION_POLL_SECONDS": "0.2",
             "HARMONIUM_WORKER_POLL_SECONDS": "0.1",
+            # Tests ask for runs themselves, unless they say otherwise.
+            "HARMONIUM_RETRAIN_AFTER_RATINGS": "0",
+            "HARMONIUM_RETRAIN_EVERY_HOURS": "0",
         } | {f"HARMONIUM_{name.upper()}": str(value) for name, value in settings.items()}
         self.log = folder / "service.log"
         self.http = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)

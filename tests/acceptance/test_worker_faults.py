@@ -26,6 +26,7 @@ from app.worker import SUPERVISED_NICENESS, SupervisedWorker
 pytestmark = pytest.mark.acceptance
 
 PROGRAM = str(Path(__file__).with_name("slow_worker.py"))
+RACER = str(Path(__file__).with_name("racer.py"))
 PATIENCE = 120.0  # seconds until a test gives up waiting
 GRACE = 4.0  # seconds
 
@@ -178,15 +179,29 @@ def test_a_job_that_kills_its_worker_fails_and_the_queue_goes_on(
     assert look(database, healthy).state == "succeeded"
 
 
-def test_processes_that_race_for_jobs_give_each_one_effect(
-    database: Database, settings: Settings, start: Start
+def test_twenty_processes_that_race_for_200_jobs_have_one_winner_each(
+    database: Database, database_url: str, tmp_path: Path
 ) -> None:
     with database.writing() as session:
         expected = {jobs.enqueue(session, "quick", {})[0].job_id for _ in range(200)}
-    for _ in range(4):
-        start()
-    wait_until(lambda: len(effects(database)) >= 200)
-    assert set(effects(database)) == {f"effect-{job_id}-1" for job_id in expected}
+    gun = tmp_path / "start"
+    racers = [
+        subprocess.Popen([sys.executable, RACER, database_url, f"racer{number}", str(gun)])
+        for number in range(20)
+    ]
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("start.racer*"))) == 20)
+        gun.touch()
+        for racer in racers:
+            assert racer.wait(PATIENCE) == 0
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.wait()
+    winners = [effect.split("-") for effect in effects(database)]
+    assert sorted(int(job_id) for _, job_id, _, _ in winners) == sorted(expected)
+    assert {attempt for _, _, attempt, _ in winners} == {"1"}
+    assert len({winner for _, _, _, winner in winners}) > 1
 
 
 @pytest.mark.parametrize("kind", ["slow", "deaf"])

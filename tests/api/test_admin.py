@@ -100,7 +100,9 @@ def test_divergence_is_a_failed_run_and_never_a_version(
 
 
 def test_every_setting_of_a_fit_can_be_overridden() -> None:
-    assert set(RetrainIn.model_fields) - {"note"} == {field.name for field in fields(TrainingConfiguration)}
+    assert set(RetrainIn.model_fields) - {"note", "warm_start"} == {
+        field.name for field in fields(TrainingConfiguration)
+    }
 
 
 def test_activation_rolls_back_and_heeds_if_match(
