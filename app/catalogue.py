@@ -4,6 +4,8 @@ A movie that only ratings have named is a bare entry: an id with an empty title.
 completes it, and every recommendation shows the title from then on.
 """
 
+import csv
+import io
 import re
 import unicodedata
 from collections import defaultdict
@@ -14,7 +16,20 @@ from difflib import SequenceMatcher
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Text, select, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -22,10 +37,19 @@ from app import cursors
 from app.database import CATALOGUE_GENERATION, LOOKUP_IDS, ONE_MOMENT, in_parts
 from app.errors import NotFound
 from app.ratings import Counts
-from app.tables import CatalogueState, Movie
+from app.tables import CatalogueState, Movie, MovieWord, Rating
 
 INSERT_ROWS = 1_000
 CARDS_KEPT = 200_000  # movies in memory, about 0.5 kB each
+EXPORT_ROWS = 5_000
+
+LONGEST_WORD = 64  # characters that words are told apart by
+
+# A word that begins words of more movies than this is met soon enough by looking at one movie after another,
+# the most popular first; a rarer one is looked up.
+FEW_MOVIES = 500
+# The same where movies must have something else, too, so that fewer of those with the word will do.
+MANY_MOVIES = 8_000
 
 YEARS = range(1870, 2101)  # the first moving pictures, and announcements
 
@@ -88,6 +112,15 @@ def fold(words: str) -> str:
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
+def words(title: str) -> list[str]:
+    """What finds a title: its words, folded, and the parts of words like `(500)` and `Spider-Man`."""
+    found: dict[str, None] = {}
+    for word in fold(title).split():
+        for part in (word, *re.findall(r"[^\W_]+", word)):
+            found[part[:LONGEST_WORD]] = None
+    return list(found)
+
+
 def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> Counts:
     """Insert movies or complete and change those that are there.
 
@@ -99,20 +132,19 @@ def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> 
         merged[entry.movie_id] = merged.get(entry.movie_id, {}) | said
     # Taken first, and by every writer of the catalogue, so that two of them cannot wait for each other.
     state = session.scalars(select(CatalogueState).with_for_update()).one()
-    insert = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert
+    upsert = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert
     inserted = updated = 0
     # In the order of the ids, so that two batches at once cannot wait for each other.
     for part in in_parts(sorted(merged), INSERT_ROWS):
-        known = {
-            movie.movie_id: movie
-            for movie in session.scalars(select(Movie).where(Movie.movie_id.in_(part)).with_for_update())
-        }
+        known = {movie.movie_id: movie for movie in session.scalars(_locked(part))}
         missing = [_values(merged[movie_id]) for movie_id in part if movie_id not in known]
+        retitled: dict[int, str] = {}
         if missing:
             created = [
                 {
                     "title": "",
                     "folded_title": "",
+                    "title_words": "",
                     "year": None,
                     "genres": [],
                     "imdb_id": None,
@@ -122,12 +154,20 @@ def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> 
                 | {"created_at": now, "updated_at": now}
                 for values in missing
             ]
-            statement = insert(Movie.__table__).values(created).on_conflict_do_nothing()
-            made = set(session.scalars(statement.returning(Movie.__table__.c.movie_id)))
+            columns = Movie.__table__.c
+            statement = (
+                upsert(Movie.__table__)
+                .on_conflict_do_nothing()
+                .returning(columns.movie_key, columns.movie_id, columns.title)
+            )
+            made = set()
+            for movie_key, movie_id, title in session.connection().execute(statement, created):
+                made.add(movie_id)
+                retitled[movie_key] = title
             inserted += len(made)
             lost = [movie_id for movie_id in part if movie_id not in known and movie_id not in made]
             # Another writer was quicker: its row is there now, and is changed like any other.
-            for movie in session.scalars(select(Movie).where(Movie.movie_id.in_(lost)).with_for_update()):
+            for movie in session.scalars(_locked(lost)):
                 known[movie.movie_id] = movie
         for movie_id, movie in sorted(known.items()):
             changes = {
@@ -135,12 +175,15 @@ def store(session: Session, entries: Sequence[MovieEntry], *, now: datetime) -> 
                 for name, value in _values(merged[movie_id]).items()
                 if getattr(movie, name) != value
             }
+            if "title" in changes:
+                retitled[movie.movie_key] = str(changes["title"])
             for name, value in changes.items():
                 setattr(movie, name, value)
             if changes:
                 movie.updated_at = now
                 updated += 1
         session.flush()
+        _store_words(session, retitled)
     if inserted or updated:
         state.generation = CatalogueState.generation + 1
         session.flush()
@@ -229,20 +272,70 @@ def page(
     limit: int,
     cursor: str | None = None,
 ) -> tuple[list[Movie], str | None]:
-    """Movies in which every word of the query begins a word of the title, oldest entry first."""
-    statement = select(Movie).order_by(Movie.movie_key).limit(limit + 1)
-    for word in fold(query).split():
-        pattern = "% " + _escaped(word) + "%"
-        statement = statement.where((" " + Movie.folded_title).like(pattern, escape="\\"))
-    for condition in _conditions(genre, year_from, year_to):
+    """Movies in which every word of the query begins a word of the title, the most popular first.
+
+    Of equally popular ones the newest entry comes first. Popular is what has the most ratings; when some come
+    between two pages, a movie may be on both of them or on none.
+    """
+    statement = select(Movie).limit(limit + 1)
+    popularity: ColumnElement[int] = Movie.n_ratings.expression
+    asked = [word[:LONGEST_WORD] for word in fold(query).split()]
+    conditions = list(_conditions(genre, year_from, year_to))
+    most = MANY_MOVIES if conditions or len(asked) > 1 else FEW_MOVIES
+    if (rarest := _rarest(session, asked, most)) is not None:
+        # Not by the index of popularity: it would look at every movie, to see whether it is one of these.
+        popularity = popularity + 0
+        statement = statement.where(Movie.movie_key.in_(select(MovieWord.movie_key).where(_begins(rarest))))
+    conditions += [Movie.title_words.like(f"% {_escaped(word)}%", escape="\\") for word in asked]
+    for condition in conditions:
         statement = statement.where(condition)
     if cursor is not None:
-        (movie_key,) = cursors.read(cursor, 1)
-        statement = statement.where(Movie.movie_key > movie_key)
-    found = list(session.scalars(statement))
+        n_ratings, movie_key = cursors.read(cursor, 2)
+        statement = statement.where(tuple_(Movie.n_ratings, Movie.movie_key) < tuple_(n_ratings, movie_key))
+    found = list(session.scalars(statement.order_by(popularity.desc(), Movie.movie_key.desc())))
     if len(found) <= limit:
         return found, None
-    return found[:limit], cursors.make(found[limit - 1].movie_key)
+    last = found[limit - 1]
+    return found[:limit], cursors.make(last.n_ratings, last.movie_key)
+
+
+def count_ratings(session: Session) -> dict[int, int]:
+    """How many ratings each movie has, by key; only of movies of which `n_ratings` says otherwise."""
+    counted = select(Rating.movie_key, func.count().label("n")).group_by(Rating.movie_key).subquery("counted")
+    n = func.coalesce(counted.c.n, 0)
+    statement = (
+        select(Movie.movie_key, n)
+        .outerjoin(counted, counted.c.movie_key == Movie.movie_key)
+        .where(Movie.n_ratings != n)
+        .order_by(Movie.movie_key)
+    )
+    return dict(session.execute(statement).all())
+
+
+def store_popularity(session: Session, n_ratings: dict[int, int]) -> None:
+    """Set the popularity of movies, by key."""
+    statement = update(Movie).where(Movie.movie_key == bindparam("key")).values(n_ratings=bindparam("n"))
+    if n_ratings:
+        session.connection().execute(
+            statement, [{"key": key, "n": n} for key, n in sorted(n_ratings.items())]
+        )
+
+
+def csv_lines(session: Session) -> Iterator[str]:
+    """Every movie as CSV, in pieces of a few thousand lines; importing it gives the same catalogue."""
+    columns = (Movie.movie_id, Movie.title, Movie.year, Movie.genres, Movie.imdb_id, Movie.tmdb_id)
+    statement = select(*columns).order_by(Movie.movie_key).execution_options(yield_per=EXPORT_ROWS)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["movie_id", "plain_title", "year", "genres", "imdb_id", "tmdb_id"])
+    for part in session.execute(statement).partitions():
+        for movie_id, title, year, genres, imdb_id, tmdb_id in part:
+            between_bars = f"|{'|'.join(genres)}|" if genres else ""
+            writer.writerow([movie_id, title, year, between_bars, imdb_id, tmdb_id])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue()
 
 
 def matching_ids(
@@ -297,7 +390,7 @@ def like_title(session: Session, title: str, limit: int = 5) -> list[Movie]:
     pattern = "% " + _escaped(words[0][:4]) + "%"
     statement = (
         select(Movie)
-        .where((" " + Movie.folded_title).like(pattern, escape="\\"))
+        .where(Movie.title_words.like(pattern, escape="\\"))
         .order_by(Movie.movie_key)
         .limit(COMPARED_TITLES)
     )
@@ -330,6 +423,11 @@ def _spellings(folded: str) -> list[str]:
     return spellings
 
 
+def _locked(movie_ids: Sequence[str]) -> Select[Movie]:
+    """The movies that have these ids, locked in the order of their keys, as whoever counts ratings does."""
+    return select(Movie).where(Movie.movie_id.in_(movie_ids)).order_by(Movie.movie_key).with_for_update()
+
+
 def _values(said: dict[str, object]) -> dict[str, object]:
     """What an entry says, as columns."""
     values = dict(said)
@@ -337,7 +435,34 @@ def _values(said: dict[str, object]) -> dict[str, object]:
         values["genres"] = list(dict.fromkeys(genres))
     if isinstance(title := values.get("title"), str):
         values["folded_title"] = fold(title)
+        values["title_words"] = "".join(f" {word}" for word in words(title))
     return values
+
+
+def _store_words(session: Session, titles: dict[int, str]) -> None:
+    """Have movies found by the words of these titles, given by movie key, and by no others."""
+    if not titles:
+        return
+    session.execute(delete(MovieWord).where(MovieWord.movie_key.in_(titles)))
+    rows = [
+        {"word": word, "movie_key": movie_key} for movie_key, title in titles.items() for word in words(title)
+    ]
+    if rows:
+        session.connection().execute(insert(MovieWord), rows)
+
+
+def _rarest(session: Session, asked: Sequence[str], most: int) -> str | None:
+    """The word asked for that begins the fewest words; None when each begins more than `most`."""
+    n_words: dict[str, int] = {}
+    for word in asked:
+        some = select(MovieWord.movie_key).where(_begins(word)).limit(most + 1).subquery()
+        n_words[word] = session.scalar(select(func.count()).select_from(some)) or 0
+    rarest = min(n_words, key=n_words.__getitem__, default=None)
+    return None if rarest is None or n_words[rarest] > most else rarest
+
+
+def _begins(word: str) -> ColumnElement[bool]:
+    return and_(MovieWord.word >= word, MovieWord.word < word + "\U0010ffff")
 
 
 def _conditions(

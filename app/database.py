@@ -6,7 +6,9 @@ writer fails at once when another one wrote in between, whatever the timeout). O
 is REPEATABLE READ, so it sees one moment there too; a writing one is READ COMMITTED.
 """
 
+import json
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -19,7 +21,19 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url, text
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Engine,
+    NullPool,
+    Text,
+    create_engine,
+    event,
+    func,
+    literal,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -38,6 +52,9 @@ LOOKUP_IDS = 30_000
 # In `Session.info`: that a session sees one moment, and the catalogue's generation at that moment once read.
 ONE_MOMENT = "one_moment"
 CATALOGUE_GENERATION = "catalogue_generation"
+# Seconds between two tries to get SQLite's write lock. SQLite itself waits longer and longer, and so may miss
+# gap after gap that an import leaves between its transactions.
+LOCK_POLL = 0.003
 
 CONNECT_TIMEOUT = 5  # seconds until a PostgreSQL that does not answer counts as away
 
@@ -136,6 +153,20 @@ class Database:
         with _translated_errors(), self.engine.connect() as connection:
             return _revision(connection) == _newest_revision()
 
+    def _take_write_lock(self, connection: Connection, driver: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() < deadline:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+                time.sleep(LOCK_POLL)
+            else:
+                return
+        # Once more, for SQLAlchemy to make its own error of what goes wrong.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
     def _build_engine(self, *, pool_size: int = 1, migrating: bool = False) -> Engine:
         pool: dict[str, Any] = (
             {"poolclass": NullPool}
@@ -169,7 +200,16 @@ class Database:
         @event.listens_for(engine, "begin")
         def begin(connection: Connection) -> None:
             mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-            connection.exec_driver_sql(f"BEGIN {mode}")
+            if mode != "IMMEDIATE":
+                connection.exec_driver_sql(f"BEGIN {mode}")
+                return
+            driver = connection.connection.driver_connection
+            assert driver is not None  # noqa: S101  (a checked-out connection has one)
+            driver.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._take_write_lock(connection, driver)
+            finally:
+                driver.execute(f"PRAGMA busy_timeout = {int(self.timeout * 1000)}")
 
         return engine
 
@@ -179,6 +219,13 @@ def in_parts(items: Sequence[str], size: int = LOOKUP_IDS) -> Iterator[list[str]
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part
+
+
+def as_rows(session: Session, ids: Sequence[str]) -> Any:
+    """Ids as a relation with the column `value`: one parameter, however many they are."""
+    if session.get_bind().dialect.name == "postgresql":
+        return func.unnest(literal(list(ids), ARRAY(Text))).table_valued("value").render_derived()
+    return func.json_each(json.dumps(ids, ensure_ascii=False)).table_valued("value")
 
 
 def alembic_config() -> Config:

@@ -109,8 +109,20 @@ def title(text: str) -> tuple[str, int | None]:
     return _article_first(head) + _PARENTHESES.sub(lambda found: f"({_other_name(found[1])})", tail), year_
 
 
+def plain_title(text: str) -> str:
+    """A title that is already written as it shall be shown."""
+    return _printable(text, "the title", LONGEST_TITLE)
+
+
 def genres(text: str) -> tuple[str, ...]:
-    """Genre names out of one field, separated by `|`, or else by commas or semicolons; each once."""
+    """Genre names out of one field, separated by `|`, or else by commas or semicolons; each once.
+
+    Between bars, as in `|Drama|War|`, they are taken as they are.
+    """
+    if len(text) > 1 and text[0] == text[-1] == "|":
+        return tuple(
+            dict.fromkeys(_printable(name, "a genre", LONGEST_GENRE) for name in text[1:-1].split("|"))
+        )
     if text.strip() == "(no genres listed)":
         return ()
     names = text.split("|") if "|" in text else re.split("[,;]", text)

@@ -10,9 +10,10 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -28,7 +29,7 @@ from app.database import Database, in_parts
 from app.errors import FieldError, InvalidInput, NotFound, StorageFull, TooLarge, Unavailable
 from app.jobs import HeldJob, JobCancelled
 from app.rating_files import DataFile, MovieChunk, RatingChunk
-from app.ratings import Counts
+from app.ratings import Counts, Series
 from app.settings import Settings
 from app.tables import Import, Job
 
@@ -43,6 +44,10 @@ ERRORS_LISTED = rating_files.ERRORS_LISTED
 
 # Seconds to wait for a database that is away or busy before the attempt fails: a restart takes less.
 PATIENCE = (0.1, 0.2, 0.5, *(1.0,) * 30)
+
+CHECK_SPACE_EVERY = 16 * 1024**2  # bytes of an upload between two looks at the disk
+
+POPULARITY_ROWS = 1_000  # movies whose popularity one transaction stores
 
 ABANDONED_AFTER = 24 * 3600.0  # seconds without a write until a file that no import names is rubbish
 SPOOL_NAME = re.compile(r"import-[0-9a-f]{32}")
@@ -73,15 +78,20 @@ class Spool:
     Leaving the `with` block before `close` discards it. Each method may block on the disk, so asynchronous
     callers use a thread.
 
+    Args:
+        announced: bytes that the sender says will come, if it says so.
+
     Raises (every method):
         TooLarge: more than `settings.upload_limit` bytes.
-        StorageFull: the disk is.
+        StorageFull: the disk is, or would have less than `settings.disk_reserve` bytes left.
         Unavailable: the spool folder cannot be written.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, announced: int = 0) -> None:
         self._limit = settings.upload_limit
+        self._reserve = settings.disk_reserve
         self._n_bytes = 0
+        self._checked_bytes = 0
         # Unguessable, and made from nothing that the caller said.
         self._path = settings.spool_dir / f"import-{secrets.token_hex(16)}"
         try:
@@ -90,6 +100,7 @@ class Spool:
         except OSError as error:
             raise _disk_trouble(error) from error
         self._file = os.fdopen(handle, "wb")
+        self._check_space(announced)
 
     def write(self, block: bytes) -> None:
         self._n_bytes += len(block)
@@ -98,6 +109,9 @@ class Spool:
             raise TooLarge(
                 f"An import file may have {self._limit:,} bytes at most. Pack it with gzip, or split it."
             )
+        if self._n_bytes - self._checked_bytes >= CHECK_SPACE_EVERY:
+            self._checked_bytes = self._n_bytes
+            self._check_space(0)
         try:
             self._file.write(block)
         except OSError as error:
@@ -121,6 +135,15 @@ class Spool:
             self._file.close()
         self._path.unlink(missing_ok=True)
 
+    def _check_space(self, n_bytes: int) -> None:
+        """Refuse `n_bytes` more when they would eat into what the database needs to go on."""
+        if shutil.disk_usage(self._path.parent).free < n_bytes + self._reserve:
+            self.discard()
+            raise StorageFull(
+                "The disk has too little space left for the upload; nothing of it was kept. Free some space, "
+                "or send the file packed. HARMONIUM_DISK_RESERVE is what must stay free."
+            )
+
     def __enter__(self) -> Self:
         return self
 
@@ -140,6 +163,7 @@ class ImportView:
         format: likewise, as `csv` or `u.data+u.item`.
         rows: rows dealt with so far; the counts sum to it. Of a rejected file: all rows, of which `rejected`
             are wrong and none was stored.
+        rows_per_second: on average since the import was started, while it runs and afterwards; None before.
         errors: the first bad rows, `ERRORS_LISTED` at most.
         error: why it failed, or why its last attempt did.
     """
@@ -153,6 +177,7 @@ class ImportView:
     kind: str
     format: str
     rows: int
+    rows_per_second: float | None
     counts: Counts
     errors: tuple[FieldError, ...]
     error: str | None
@@ -190,6 +215,8 @@ def submit(
     file_name: str | None = None,
     kind: str = "auto",
     format: str = "auto",  # noqa: A002  (the name it has over HTTP)
+    columns: str = "",
+    scale: str = "",
     on_error: str = "reject",
     max_attempts: int = 3,
 ) -> Import:
@@ -197,14 +224,14 @@ def submit(
 
     Args:
         file_name: what the sender calls it; only ever shown.
-        kind, format: as `rating_files.recognise` takes them.
+        kind, format, columns, scale: as `rating_files.recognise` takes them.
         on_error: `reject` stores nothing of a file with a bad row; `skip` stores the good rows.
 
     Raises:
-        InvalidInput: no such kind, format or on_error.
+        InvalidInput: no such kind, format, columns, scale or on_error.
     """
-    check_options(kind=kind, format=format, on_error=on_error)
-    payload = {"kind": kind, "format": format, "on_error": on_error}
+    check_options(kind=kind, format=format, columns=columns, scale=scale, on_error=on_error)
+    payload = {"kind": kind, "format": format, "columns": columns, "scale": scale, "on_error": on_error}
     job, _ = jobs.enqueue(session, JOB_KIND, payload, max_attempts=max_attempts)
     record = Import(
         job_id=job.job_id,
@@ -227,8 +254,15 @@ def submit(
     return record
 
 
-def check_options(*, kind: str, format: str, on_error: str) -> None:  # noqa: A002
-    """Raise `InvalidInput` for a kind, format or on_error that does not exist."""
+def check_options(
+    *,
+    kind: str,
+    format: str,  # noqa: A002
+    on_error: str,
+    columns: str = "",
+    scale: str = "",
+) -> None:
+    """Raise `InvalidInput` for a kind, format or on_error that does not exist, or wrongly written columns."""
     for name, value, known in (
         ("kind", kind, rating_files.KINDS),
         ("format", format, rating_files.FORMATS),
@@ -237,6 +271,8 @@ def check_options(*, kind: str, format: str, on_error: str) -> None:  # noqa: A0
         if value not in known:
             message = f"must be one of {', '.join(known)}"
             raise InvalidInput(f"{name} {message}.", errors=[FieldError(name, message)])
+    rating_files.parse_columns(columns)
+    rating_files.parse_scale(scale)
 
 
 def get(session: Session, import_id: int) -> ImportView:
@@ -305,14 +341,18 @@ def import_file(
     *,
     kind: str = "auto",
     format_: str = "auto",
+    columns: str = "",
+    scale: str = "",
     on_error: str = "reject",
     on_progress: Callable[[float], None] | None = None,
+    on_rows: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any]:
     """Import a file here and now, in place, the way `run` does it; nothing is queued or spooled.
 
     Args:
         on_progress: called after every piece of work with a number from 0 to 1. What it raises ends the
             import; the slices stored before stay.
+        on_rows: called before that with `checked` or `stored` and how many rows were so far.
 
     Returns:
         `kind` and `format` as found, `rows`, the five counts, which sum to it, and with `on_error="skip"` the
@@ -323,24 +363,29 @@ def import_file(
             stored.
         TooLarge: it unpacks to more than `settings.unpacked_limit`.
     """
-    check_options(kind=kind, format=format_, on_error=on_error)
+    check_options(kind=kind, format=format_, columns=columns, scale=scale, on_error=on_error)
     received_at = datetime.now(UTC)
     report: Callable[[float], None] = on_progress or (lambda _: None)
-    data = _recognise(path, settings, kind, format_)
-    survey = _survey(data, report)
+    tell: Callable[[str, int], None] = on_rows or (lambda _words, _rows: None)
+    data = _recognise(path, settings, {"kind": kind, "format": format_, "columns": columns, "scale": scale})
+    survey = _survey(data, report, tell)
     if survey.counts.rejected and on_error == "reject":
         raise InvalidInput(_bad_rows(survey), errors=survey.errors)
     result = replace(survey, rows=0, counts=Counts())
-    for piece in _slices(data, 0):
+    series = Series()
+    with _popularity_of(database, series):
+        for piece in _slices(data, 0):
 
-        def store(piece: _Slice = piece) -> Counts:
-            with database.writing() as session:
-                return piece.store(session, received_at)
+            def store(piece: _Slice = piece) -> Counts:
+                with database.writing() as session:
+                    return piece.store(session, received_at, series)
 
-        counts = _patiently(store, lambda: None)
-        result = replace(result, rows=result.rows + piece.n_rows, counts=result.counts + counts)
-        _refuse_changed_file(result, on_error)
-        report(CHECKING_SHARE + (1 - CHECKING_SHARE) * piece.fraction)
+            counts = _patiently(store, lambda: None)
+            series.committed()
+            result = replace(result, rows=result.rows + piece.n_rows, counts=result.counts + counts)
+            _refuse_changed_file(result, on_error)
+            tell("stored", result.rows)
+            report(CHECKING_SHARE + (1 - CHECKING_SHARE) * piece.fraction)
     report(1.0)
     return result.as_dict() | {"errors": [vars(error) for error in result.errors]}
 
@@ -380,9 +425,7 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
             "The uploaded file is not in the spool folder. Upload it again; if that does not help, API and "
             "worker do not share HARMONIUM_SPOOL_DIR."
         )
-    data = _recognise(
-        path, settings, str(held.payload.get("kind", "auto")), str(held.payload.get("format", "auto"))
-    )
+    data = _recognise(path, settings, held.payload)
     result = ImportResult(data.kind, data.format, record.rows, _counts(record), _errors(record))
     if record.rows == 0:
         began = time.monotonic()
@@ -405,49 +448,57 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
         held.log(f"Went on behind row {record.rows:,}, which an earlier attempt had reached.")
 
     began, rows_reached = time.monotonic(), result.rows
-    for piece in _slices(data, result.rows):
-        held.check()
+    series = Series()
+    with _popularity_of(database, series):
+        for piece in _slices(data, result.rows):
+            held.check()
 
-        def store(piece: _Slice = piece, rows_before: int = result.rows) -> Counts:
-            with database.writing() as session:
-                locked = _locked(session, record.import_id)
-                counts = _counts(locked)
-                if locked.rows > rows_before:
-                    # The connection was lost during the commit, which was done all the same.
+            def store(piece: _Slice = piece, rows_before: int = result.rows) -> Counts:
+                with database.writing() as session:
+                    locked = _locked(session, record.import_id)
+                    counts = _counts(locked)
+                    if locked.rows > rows_before:
+                        # The connection was lost during the commit, which was done all the same.
+                        held.fence(session)
+                        return counts
+                    counts += piece.store(session, held.created_at, series)
+                    locked.rows += piece.n_rows
+                    for name, count in counts.as_dict().items():
+                        setattr(locked, name, count)
+                    # Last, because it locks the job's row, for which the heartbeat would have to wait.
                     held.fence(session)
                     return counts
-                counts += piece.store(session, held.created_at)
-                locked.rows += piece.n_rows
-                for name, count in counts.as_dict().items():
-                    setattr(locked, name, count)
-                # Last, because it locks the job's row, for which the heartbeat would have to wait.
-                held.fence(session)
-                return counts
 
-        counts = _patiently(store, held.check)
-        result = replace(result, rows=result.rows + piece.n_rows, counts=counts)
-        _refuse_changed_file(result, on_error)
-        held.check(CHECKING_SHARE + (1 - CHECKING_SHARE) * piece.fraction)
+            counts = _patiently(store, held.check)
+            series.committed()
+            result = replace(result, rows=result.rows + piece.n_rows, counts=counts)
+            _refuse_changed_file(result, on_error)
+            held.check(CHECKING_SHARE + (1 - CHECKING_SHARE) * piece.fraction)
     seconds = time.monotonic() - began
     rows = result.rows - rows_reached
     held.log(f"Stored {rows:,} rows in {seconds:.1f} s, {rows / max(seconds, 1e-3):,.0f} a second.")
+    if rows_reached:
+        _patiently(lambda: _count_popularity(database), held.check)
     with database.writing() as session:
         held.finish(session, result=result.as_dict())
     return result
 
 
-def _recognise(path: Path, settings: Settings, kind: str, format_: str) -> DataFile:
+def _recognise(path: Path, settings: Settings, options: Mapping[str, Any]) -> DataFile:
     return rating_files.recognise(
         path,
-        kind=kind,
-        format=format_,
+        **{name: str(options[name]) for name in ("kind", "format", "columns", "scale") if name in options},
         stars_min=settings.stars_min,
         stars_max=settings.stars_max,
         unpacked_limit=settings.unpacked_limit,
     )
 
 
-def _survey(data: DataFile, report: Callable[[float], None]) -> ImportResult:
+def _survey(
+    data: DataFile,
+    report: Callable[[float], None],
+    tell: Callable[[str, int], None] = lambda _words, _rows: None,
+) -> ImportResult:
     """Read the whole file and store nothing: how many rows, how many of them bad, and what is wrong."""
     rows = rejected = 0
     errors: list[FieldError] = []
@@ -456,8 +507,41 @@ def _survey(data: DataFile, report: Callable[[float], None]) -> ImportResult:
         rows += chunk.n_rows
         rejected += chunk.n_rejected
         errors += chunk.errors[: ERRORS_LISTED - len(errors)]
+        tell("checked", rows)
         report(CHECKING_SHARE * chunk.fraction)
     return ImportResult(data.kind, data.format, rows, Counts(rejected=rejected), tuple(errors))
+
+
+@contextmanager
+def _popularity_of(database: Database, series: Series) -> Iterator[None]:
+    """Store at the end, however it ends, how popular the ratings have made their movies.
+
+    Not with every slice: the movies that everybody rates would be written all the time.
+    """
+    try:
+        yield
+    finally:
+        # It is no reason for a failure: what an attempt that was killed has left out is counted by the next.
+        with suppress(Unavailable, StorageFull):
+            for part in _parts(series.inserted):
+                with database.writing() as session:
+                    ratings.add_popularity(session, part)
+
+
+def _count_popularity(database: Database) -> None:
+    """Count the ratings of every movie anew: an earlier attempt may have been killed before it did it."""
+    with database.reading() as session:
+        counted = catalogue.count_ratings(session)
+    for part in _parts(counted):
+        with database.writing() as session:
+            catalogue.store_popularity(session, part)
+
+
+def _parts(by_movie: Mapping[int, int]) -> Iterator[dict[int, int]]:
+    """What one transaction may write at once, by ascending movie key."""
+    items = sorted(by_movie.items())
+    for start in range(0, len(items), POPULARITY_ROWS):
+        yield dict(items[start : start + POPULARITY_ROWS])
 
 
 @dataclass(frozen=True)
@@ -477,10 +561,12 @@ class _Slice:
     def n_rows(self) -> int:
         return self.stop - self.start
 
-    def store(self, session: Session, received_at: datetime) -> Counts:
+    def store(self, session: Session, received_at: datetime, series: Series) -> Counts:
+        """Write it; for `series` see `ratings.store`."""
         if isinstance(self.chunk, RatingChunk):
             batch = self.chunk.batch(self.start, self.stop)
-            counts, n_good = ratings.store(session, batch, received_at=received_at), len(batch)
+            n_good = len(batch)
+            counts = ratings.store(session, batch, received_at=received_at, series=series)
         else:
             entries = self.chunk.batch(self.start, self.stop)
             counts, n_good = catalogue.store(session, entries, now=datetime.now(UTC)), len(entries)
@@ -551,6 +637,7 @@ def _view(record: Import, job: Job) -> ImportView:
         kind=record.kind,
         format=record.format,
         rows=record.rows,
+        rows_per_second=_rows_per_second(record, job),
         counts=_counts(record),
         errors=_errors(record),
         error=job.error,
@@ -558,6 +645,13 @@ def _view(record: Import, job: Job) -> ImportView:
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
+
+
+def _rows_per_second(record: Import, job: Job) -> float | None:
+    if job.started_at is None:
+        return None
+    seconds = ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
+    return round(record.rows / seconds, 1) if seconds > 0 else None  # a clock may jump back
 
 
 def _shown_name(file_name: str | None) -> str | None:

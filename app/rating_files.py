@@ -24,8 +24,8 @@ header too; a quoted field may span lines, then its row has the number of its fi
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, Literal, TypeVar
 
@@ -60,11 +60,18 @@ SPELLINGS = {
     "stars": ("stars", "rating", "score"),
     "time": ("ratedat", "timestamp", "datetime", "time", "date"),
     "title": ("title", "movietitle"),
+    "plain_title": ("plaintitle",),  # as it is, without a year at its end: Harmonium's own export
     "year": ("year", "releaseyear"),
     "genres": ("genres", "genre"),
     "imdb": ("imdbid", "imdb"),
     "tmdb": ("tmdbid", "tmdb"),
 }
+
+# The members of a JSON object, by what they mean.
+MEMBERS = {"user": "user_id", "movie": "movie_id", "stars": "stars", "time": "rated_at"}
+
+# Scales that go by their highest mark.
+USUAL_SCALES = {"10": (1.0, 10.0), "100": (0.0, 100.0)}
 
 ITEM_GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama",
@@ -94,6 +101,7 @@ class Layout:
         kind: what its rows are.
         delimiter: between fields; empty for JSON lines.
         columns: the position of each column that has a meaning (the keys of `SPELLINGS`).
+        members: the name of each member of a JSON object that has one.
         n_fields: fields of a row, those without a meaning too.
         quoted: whether `"` quotes a field.
         header_lines: lines before the first row.
@@ -103,16 +111,21 @@ class Layout:
     kind: Literal["ratings", "movies"]
     delimiter: str
     columns: dict[str, int] = field(default_factory=dict)
+    members: dict[str, str] = field(default_factory=lambda: MEMBERS)
     n_fields: int = 0
     quoted: bool = False
     header_lines: int = 0
 
 
+_RATING_COLUMNS = {"user": 0, "movie": 1, "stars": 2, "time": 3}
+
 LAYOUTS = {
-    "u.data": Layout("u.data", "ratings", "\t", {"user": 0, "movie": 1, "stars": 2, "time": 3}, 4),
-    "u.item": Layout("u.item", "movies", "|", {"movie": 0, "title": 1}, ITEM_FIELDS),
-    "ratings.dat": Layout("ratings.dat", "ratings", "::", {"user": 0, "movie": 1, "stars": 2, "time": 3}, 4),
-    "movies.dat": Layout("movies.dat", "movies", "::", {"movie": 0, "title": 1, "genres": 2}, 3),
+    "u.data": Layout("u.data", "ratings", "\t", _RATING_COLUMNS, n_fields=4),
+    "u.item": Layout("u.item", "movies", "|", {"movie": 0, "title": 1}, n_fields=ITEM_FIELDS),
+    "ratings.dat": Layout(
+        "ratings.dat", "ratings", "::", {"user": 0, "movie": 1, "stars": 2, "time": 3}, n_fields=4
+    ),
+    "movies.dat": Layout("movies.dat", "movies", "::", {"movie": 0, "title": 1, "genres": 2}, n_fields=3),
     "jsonl": Layout("jsonl", "ratings", ""),
 }
 
@@ -131,6 +144,79 @@ class Part:
     position: int | None
     layout: Layout
     n_bytes: int
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The marks that a file gives, and the stars that they become: the least the least, linearly.
+
+    Attributes:
+        low, high: marks outside are bad rows.
+        stars_min, stars_max: what `low` and `high` become.
+    """
+
+    low: float
+    high: float
+    stars_min: float
+    stars_max: float
+
+    def contains(self, marks: NDArray[np.float64]) -> bool:
+        """Whether none lies outside; NaN does."""
+        return bool(((marks >= self.low) & (marks <= self.high)).all())
+
+    def stars(self, marks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The stars of marks that lie within."""
+        if (self.low, self.high) == (self.stars_min, self.stars_max):
+            return marks
+        stars = self.stars_min + (marks - self.low) * (self.stars_max - self.stars_min) / (
+            self.high - self.low
+        )
+        return np.clip(stars, self.stars_min, self.stars_max)
+
+    def checked(self, mark: float) -> float:
+        """One mark, unchanged; `ValueError` when it lies outside."""
+        if not self.low <= mark <= self.high:
+            raise ValueError(f"stars must lie between {self.low:g} and {self.high:g}, not {mark:g}")
+        return mark
+
+
+def parse_scale(text: str) -> tuple[float, float] | None:
+    """The least and the highest mark of a scale: `10` (1 to 10), `100` (0 to 100), `LOW-HIGH`, or nothing.
+
+    Raises:
+        InvalidInput: it is something else.
+    """
+    if not text.strip():
+        return None
+    if text.strip() in USUAL_SCALES:
+        return USUAL_SCALES[text.strip()]
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)", text.strip(), re.ASCII)
+    if not found or not float(found[1]) < float(found[2]):
+        message = "must be 10 (marks from 1 to 10), 100 (from 0 to 100), or LOW-HIGH as in 0-20"
+        raise InvalidInput(f"scale {message}.", errors=[FieldError("scale", message)])
+    return float(found[1]), float(found[2])
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """The names of columns by what they mean, out of `user=uid,movie=mid,stars=score`.
+
+    Raises:
+        InvalidInput: it is not written so, or a meaning does not exist or occurs twice.
+    """
+    columns: dict[str, str] = {}
+    for pair in filter(None, (one.strip() for one in text.split(","))):
+        role, equals, name = (part.strip() for part in pair.partition("="))
+        message = ""
+        if not equals or not name:
+            message = f"{pair!r} is not like user=uid"
+        elif role not in SPELLINGS:
+            message = f"there is no {role!r}; before the = stands one of {', '.join(SPELLINGS)}"
+        elif role in columns or name in columns.values():
+            message = f"{role if role in columns else name!r} occurs twice"
+        if message:
+            raise InvalidInput(f"columns: {message}.", errors=[FieldError("columns", message)])
+        columns[role] = name
+    return columns
 
 
 @dataclass(frozen=True)
@@ -167,8 +253,8 @@ class RatingChunk:
         """The good ones among the rows from `start` up to but not including `stop`."""
         low, high = np.searchsorted(self.offsets, (start, stop))
         return RatingBatch(
-            [self.users[code] for code in self.user_codes[low:high].tolist()],
-            [self.movies[code] for code in self.movie_codes[low:high].tolist()],
+            *_occurring(self.users, self.user_codes[low:high]),
+            *_occurring(self.movies, self.movie_codes[low:high]),
             self.stars[low:high],
             self.rated_at[low:high],
         )
@@ -204,8 +290,7 @@ class DataFile:
 
     path: Path
     parts: tuple[Part, ...]
-    stars_min: float
-    stars_max: float
+    scale: Scale
     unpacked_limit: int
 
     @property
@@ -229,7 +314,7 @@ class DataFile:
         done = 0
         for part in self.parts:
             prefix = f"{part.member} line" if part.member else "line"
-            rows = _Reader(part.layout, prefix, self.stars_min, self.stars_max)
+            rows = _Reader(part.layout, prefix, self.scale)
             with packed_files.opened(
                 self.path, unpacked_limit=unpacked_left, position=part.position
             ) as source:
@@ -244,6 +329,8 @@ def recognise(
     *,
     kind: str = "auto",
     format: str = "auto",  # noqa: A002  (the name it has over HTTP)
+    columns: str = "",
+    scale: str = "",
     stars_min: float,
     stars_max: float,
     unpacked_limit: int,
@@ -253,31 +340,37 @@ def recognise(
     Args:
         kind: take only `ratings` or only `movies`; `auto` takes what is there.
         format: one of `FORMATS`; everything but `auto` is believed without a look.
+        columns: as `parse_columns` takes it: what columns of a CSV, TSV or JSON lines file are called.
+        scale: as `parse_scale` takes it: the marks that the file gives; by default they are stars.
         stars_min, stars_max: ratings outside are bad rows.
         unpacked_limit: bytes that a packed file may unpack to.
 
     Raises:
-        InvalidInput: there is no such file, or it is in no known format, or not of that kind.
+        InvalidInput: there is no such file, or it is in no known format, or not of that kind, or has not the
+            columns.
         TooLarge: it says itself that it unpacks to more than the limit.
     """
     if kind not in KINDS:
         raise InvalidInput(f"There is no kind {kind!r}; kinds are {', '.join(KINDS)}.")
     if format not in FORMATS:
         raise InvalidInput(f"There is no format {format!r}; formats are {', '.join(FORMATS)}.")
+    given, marks = parse_columns(columns), parse_scale(scale) or (stars_min, stars_max)
     if not path.is_file():
         # Two passes are made over a file, so that a pipe will not do.
         raise InvalidInput(f"There is no file {str(path)!r}.")
     if packed_files.container(path) == "zip":
-        parts = _zip_parts(path, kind, format, unpacked_limit)
+        parts = _zip_parts(path, kind, format, given, unpacked_limit)
     else:
         with packed_files.opened(path, unpacked_limit=unpacked_limit) as source:
-            layout = _layout_of(source.sample(), format)
+            layout = _layout_of(source.sample(), format, given)
         _check_kind(layout, kind)
         parts = (Part(None, None, layout, path.stat().st_size),)
-    return DataFile(path, parts, stars_min, stars_max, unpacked_limit)
+    return DataFile(path, parts, Scale(*marks, stars_min, stars_max), unpacked_limit)
 
 
-def _zip_parts(path: Path, kind: str, format_: str, unpacked_limit: int) -> tuple[Part, ...]:
+def _zip_parts(
+    path: Path, kind: str, format_: str, given: Mapping[str, str], unpacked_limit: int
+) -> tuple[Part, ...]:
     """The data files of a zip, movies first; what is no data file is passed over."""
     files = packed_files.members(path)
     known = [one for one in files if PurePosixPath(one[1].filename).name.lower() in MOVIELENS_MEMBERS]
@@ -292,7 +385,7 @@ def _zip_parts(path: Path, kind: str, format_: str, unpacked_limit: int) -> tupl
         try:
             with packed_files.opened(path, unpacked_limit=unpacked_limit, position=position) as source:
                 # One format given for several files picks those that are in it.
-                layout = _layout_of(source.sample(), format_ if len(candidates) == 1 else "auto")
+                layout = _layout_of(source.sample(), format_ if len(candidates) == 1 else "auto", given)
             if len(candidates) == 1:
                 _check_kind(layout, kind)
         except InvalidInput as error:
@@ -313,13 +406,23 @@ def _zip_parts(path: Path, kind: str, format_: str, unpacked_limit: int) -> tupl
 # Recognising.
 
 
-def _layout_of(sample: bytes, format_: str) -> Layout:
-    """The layout of a data file that begins like this."""
+def _layout_of(sample: bytes, format_: str, given: Mapping[str, str]) -> Layout:
+    """The layout of a data file that begins like this; `given` are its columns, as far as they were named."""
     if not sample.strip():
         raise InvalidInput("The file is empty.")
     lines = [line.removesuffix("\r") for line in packed_files.decoded(sample).split("\n")[:SAMPLE_LINES]]
-    if format_ == "csv":
-        layout = _layout_of_header(lines)
+    if format_ == "jsonl" or (format_ == "auto" and given and _is_object(lines)):
+        if unknown := given.keys() - MEMBERS.keys():
+            raise InvalidInput(
+                f"JSON lines have the columns {', '.join(MEMBERS)}, but not {', '.join(sorted(unknown))}."
+            )
+        return replace(LAYOUTS["jsonl"], members={**MEMBERS, **given})
+    if format_ == "csv" or (format_ == "auto" and given):
+        layout = _layout_of_header(lines, given)
+    elif given:
+        raise InvalidInput(
+            f"The columns of {format_} are known. Name columns for CSV, TSV or JSON lines only."
+        )
     elif format_ != "auto":
         return LAYOUTS[format_]
     else:
@@ -344,7 +447,7 @@ def _guessed_layout(lines: list[str]) -> Layout | None:
     if not rows:
         return None
     # First: below a header, a table of the same columns looks like u.data.
-    if (layout := _layout_of_header(lines)) is not None:
+    if (layout := _layout_of_header(lines, {})) is not None:
         return layout
     # A row or two may be bad; that is for the row errors to say, with their lines.
     for name, resembles in _RESEMBLES.items():
@@ -376,6 +479,10 @@ def _resembles_movies(row: str) -> bool:
     return len(fields) == 3 and bool(fields[0])
 
 
+def _is_object(lines: list[str]) -> bool:
+    return next((line for line in lines if line.strip()), "").startswith("{")
+
+
 def _resembles_object(row: str) -> bool:
     if not row.startswith("{"):
         return False
@@ -395,29 +502,68 @@ _RESEMBLES: dict[str, Callable[[str], bool]] = {
 }
 
 
-def _layout_of_header(lines: list[str]) -> Layout | None:
-    """The layout that the first line that is not blank describes, or None when it is no header we know."""
+def _layout_of_header(lines: list[str], given: Mapping[str, str]) -> Layout | None:
+    """The layout that the first line that is not blank describes, or None when it is no header we know.
+
+    Args:
+        given: names of columns by what they mean; what it leaves out goes by its spelling.
+
+    Raises `InvalidInput` when the header has not the columns that are given.
+    """
     number, header = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (1, ""))
+    best: list[str] = []
     for delimiter in (",", "\t", ";", "|"):
         try:
             names = next(csv.reader([header], delimiter=delimiter, strict=True))
         except csv.Error:
             continue
-        plain = [re.sub(r"[\s_-]", "", name).casefold() for name in names]
+        best = max(best, names, key=len)
+        plain = [_plain(name) for name in names]
         columns = {
-            role: plain.index(spelling)
-            for role, spellings in SPELLINGS.items()
-            for spelling in [next((one for one in spellings if one in plain), None)]
-            if spelling is not None
+            role: position
+            for role, name in given.items()
+            if (position := _position_of(name, names, plain)) is not None
         }
+        if len(columns) < len(given):
+            continue
+        for role, spellings in SPELLINGS.items():
+            spelled = next((one for one in spellings if one in plain), None)
+            if role not in given and spelled is not None and plain.index(spelled) not in columns.values():
+                columns[role] = plain.index(spelled)
         kind = _kind_of(columns)
         if kind is None:
             continue
         for role, position in columns.items():
-            if plain.count(plain[position]) > 1:
+            if role not in given and plain.count(plain[position]) > 1:
                 raise InvalidInput(f"The header has two columns named {names[position]!r} for the {role}.")
-        return Layout("csv", kind, delimiter, columns, len(names), quoted=True, header_lines=number)
+        return Layout("csv", kind, delimiter, columns, n_fields=len(names), quoted=True, header_lines=number)
+    if given:
+        raise InvalidInput(_columns_missing(given, best))
     return None
+
+
+def _position_of(name: str, names: Sequence[str], plain: Sequence[str]) -> int | None:
+    """Where the column of this name is: as it is spelled, or else but for case, blanks, `_` and `-`."""
+    stripped = [one.strip() for one in names]
+    if name in stripped:
+        return stripped.index(name)
+    return plain.index(_plain(name)) if _plain(name) in plain else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def _columns_missing(given: Mapping[str, str], names: Sequence[str]) -> str:
+    plain = [_plain(name) for name in names]
+    missing = [name for name in given.values() if _position_of(name, names, plain) is None]
+    there = ", ".join(file_fields.shown(name.strip()) for name in names[:50])
+    if missing:
+        return f"The header has no column {', '.join(map(repr, missing))}; its columns are {there}."
+    return (
+        f"With these columns the file is neither ratings (user, movie, stars) nor movies (movie, and title, "
+        f"year, genres, imdb or tmdb). Its columns are {there}."
+    )
 
 
 def _kind_of(columns: dict[str, int]) -> Literal["ratings", "movies"] | None:
@@ -427,7 +573,7 @@ def _kind_of(columns: dict[str, int]) -> Literal["ratings", "movies"] | None:
     if (
         "movie" in columns
         and "user" not in columns
-        and columns.keys() & {"title", "genres", "year", "imdb", "tmdb"}
+        and columns.keys() & {"title", "plain_title", "genres", "year", "imdb", "tmdb"}
     ):
         return "movies"
     return None
@@ -444,11 +590,10 @@ def _check_kind(layout: Layout, kind: str) -> None:
 class _Reader:
     """Rows of one data file out of its lines."""
 
-    def __init__(self, layout: Layout, prefix: str, stars_min: float, stars_max: float) -> None:
+    def __init__(self, layout: Layout, prefix: str, scale: Scale) -> None:
         self.layout = layout
         self.prefix = prefix
-        self.stars_min = stars_min
-        self.stars_max = stars_max
+        self.scale = scale
 
     def chunks(self, source: Source) -> Iterator[RatingChunk | MovieChunk]:
         number = 1  # of the next line
@@ -514,7 +659,7 @@ class _Reader:
         if frame.shape != ends.shape:
             return None
         stars = frame[columns["stars"]].to_numpy(dtype=np.float64)
-        if not ((stars >= self.stars_min) & (stars <= self.stars_max)).all():  # also false for NaN
+        if not self.scale.contains(stars):
             return None
         rated_at = np.full(len(stars), UNTIMED, dtype=np.int64)
         if "time" in columns:
@@ -531,7 +676,7 @@ class _Reader:
             user_codes=user_codes.astype(np.int64, copy=False),
             movies=list(map(str, movies.tolist())),
             movie_codes=movie_codes.astype(np.int64, copy=False),
-            stars=stars,
+            stars=self.scale.stars(stars),
             rated_at=rated_at,
             errors=(),
         )
@@ -564,12 +709,13 @@ class _Reader:
             good,
             _Checked.of(fields[columns["user"]], file_fields.user_id),
             _Checked.of(fields[columns["movie"]], file_fields.movie_id),
-            _Checked.of(fields[columns["stars"]], lambda text: self.checked_stars(file_fields.number(text))),
+            _Checked.of(fields[columns["stars"]], lambda text: self.scale.checked(file_fields.number(text))),
             _Checked.of(times, file_fields.instant),
         )
 
     def rating_objects(self, lines: list[str], first: int) -> RatingChunk:
         """A block of JSON lines."""
+        names = self.layout.members
         numbers: list[int] = []
         rows = _Rows(numbers, [], {})
         good: list[int] = []
@@ -584,12 +730,12 @@ class _Reader:
             numbers.append(number)
             try:
                 found = file_fields.json_object(line)
-                user = file_fields.user_id(file_fields.needed(found, "user_id"))
-                movie = file_fields.movie_id(file_fields.needed(found, "movie_id"))
-                given = self.checked_stars(
-                    file_fields.json_number(file_fields.needed(found, "stars"), "stars")
+                user = file_fields.user_id(file_fields.needed(found, names["user"]))
+                movie = file_fields.movie_id(file_fields.needed(found, names["movie"]))
+                given = self.scale.checked(
+                    file_fields.json_number(file_fields.needed(found, names["stars"]), names["stars"])
                 )
-                time = file_fields.json_instant(found.get("rated_at"))
+                time = file_fields.json_instant(found.get(names["time"]))
             except ValueError as error:
                 rows.broken[offset] = str(error)
                 continue
@@ -626,13 +772,6 @@ class _Reader:
             errors=rows.errors(self.prefix),
         )
 
-    def checked_stars(self, stars: float) -> float:
-        if not self.stars_min <= stars <= self.stars_max:
-            raise ValueError(
-                f"stars must lie between {self.stars_min:g} and {self.stars_max:g}, not {stars:g}"
-            )
-        return stars
-
     def _rating_chunk(
         self,
         rows: "_Rows",
@@ -661,7 +800,7 @@ class _Reader:
             user_codes=users.codes[is_good],
             movies=movies.values,
             movie_codes=movies.codes[is_good],
-            stars=np.array(stars.values, dtype=np.float64)[stars.codes[is_good]],
+            stars=self.scale.stars(np.array(stars.values, dtype=np.float64)[stars.codes[is_good]]),
             rated_at=np.array(times.values, dtype=np.int64)[times.codes[is_good]],
             errors=rows.errors(self.prefix),
         )
@@ -674,7 +813,10 @@ class _Reader:
             return fields[columns[role]].strip() if role in columns else ""
 
         movie_id = file_fields.movie_id(fields[columns["movie"]])
-        title, year = file_fields.title(cell("title"))
+        if "plain_title" in columns:
+            title, year = file_fields.plain_title(cell("plain_title")), None
+        else:
+            title, year = file_fields.title(cell("title"))
         if cell("year"):
             year = file_fields.year(cell("year"))
         return MovieEntry(
@@ -778,6 +920,14 @@ class _Checked(Generic[_T]):
                 wrong[position] = str(error)
                 values.append(placeholder)
         return cls(codes.astype(np.int64, copy=False), values, wrong)
+
+
+def _occurring(ids: Sequence[str], codes: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
+    """The ids that the codes name, and the codes as positions among them."""
+    occurs = np.zeros(len(ids), dtype=np.bool_)
+    occurs[codes] = True
+    chosen = np.flatnonzero(occurs)
+    return [ids[code] for code in chosen.tolist()], (np.cumsum(occurs) - 1)[codes]
 
 
 def _at(chunk: RatingChunk | MovieChunk, fraction: float) -> RatingChunk | MovieChunk:

@@ -9,9 +9,11 @@ Rules of an upsert, for each (user, movie):
 import csv
 import io
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,30 +22,33 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
+    Connection,
     CursorResult,
     Double,
     MetaData,
     and_,
     bindparam,
     delete,
-    exists,
+    false,
     func,
     insert,
+    literal,
     literal_column,
     not_,
     or_,
     select,
     text,
     tuple_,
+    update,
 )
 from sqlalchemy import Table as StagingTable
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateTable
 
 from app import cursors
-from app.database import CATALOGUE_GENERATION, ONE_MOMENT, in_parts
-from app.errors import NotFound, Unavailable
+from app.database import CATALOGUE_GENERATION, ONE_MOMENT, as_rows, in_parts
+from app.errors import NotFound
 from app.learning.preferences import RatingRows
 from app.learning.vocabulary import Vocabulary
 from app.tables import (
@@ -69,6 +74,19 @@ _PROFILE = (
     .order_by(Rating.movie_key)
 )
 
+# Any fixed number: it names the erasure of users among PostgreSQL's advisory locks.
+ERASURE_LOCK = 0x4861726D45726173
+
+# Around the rows of COPY's binary format.
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
+
+# Elements of PostgreSQL's arrays in that format: their size in bytes, and the value.
+ELEMENT_OF_KEYS = np.dtype([("size", ">i4"), ("value", ">i8")])
+ELEMENT_OF_STARS = np.dtype([("size", ">i4"), ("value", ">f4")])
+
+STATEMENT_ROWS = 200  # in one INSERT on SQLite
+
 # Ratings fetched from the driver at a time while a snapshot is read.
 FETCH_ROWS = 100_000
 EXPORT_ROWS = 5_000
@@ -87,14 +105,14 @@ class Counts:
     rejected: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Counts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     @property
     def total(self) -> int:
         return sum(self.as_dict().values())
 
     def as_dict(self) -> dict[str, int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -102,13 +120,16 @@ class RatingBatch:
     """Ratings as they arrive, already validated: clean ids, finite stars within bounds.
 
     Attributes:
-        user_ids, movie_ids: n strings each.
+        user_ids, movie_ids: the ids that occur, each once.
+        user_codes, movie_codes: int64 (n,), positions in `user_ids` and `movie_ids`.
         stars: float64 (n,).
         rated_at: int64 (n,), microseconds since 1970 in UTC, `UNTIMED` where the rating came without a time.
     """
 
     user_ids: Sequence[str]
+    user_codes: NDArray[np.int64]
     movie_ids: Sequence[str]
+    movie_codes: NDArray[np.int64]
     stars: NDArray[np.float64]
     rated_at: NDArray[np.int64]
 
@@ -116,17 +137,24 @@ class RatingBatch:
     def of(cls, rows: Iterable[tuple[str, str, float, datetime | None]]) -> "RatingBatch":
         """A batch of (user id, movie id, stars, aware time or None) rows."""
         users, movies, stars, times = zip(*rows, strict=True) if (rows := list(rows)) else ((),) * 4
-        return cls(
-            user_ids=users,
-            movie_ids=movies,
-            stars=np.array(stars, dtype=np.float64),
-            rated_at=np.array(
-                [UNTIMED if time is None else to_microseconds(time) for time in times], dtype=np.int64
-            ),
+        moments = [UNTIMED if time is None else to_microseconds(time) for time in times]
+        return cls.of_columns(
+            users, movies, np.array(stars, dtype=np.float64), np.array(moments, dtype=np.int64)
         )
 
+    @classmethod
+    def of_columns(
+        cls,
+        users: Sequence[str],
+        movies: Sequence[str],
+        stars: NDArray[np.float64],
+        rated_at: NDArray[np.int64],
+    ) -> "RatingBatch":
+        """A batch of columns, with one user id and one movie id a rating."""
+        return cls(*_coded(users), *_coded(movies), stars, rated_at)
+
     def __len__(self) -> int:
-        return len(self.user_ids)
+        return len(self.stars)
 
 
 @dataclass(frozen=True)
@@ -174,44 +202,113 @@ class Snapshot:
     newest: int | None
 
 
-# What is being upserted, by integer keys. It lives in the connection's temporary space: made once a
-# connection, emptied before every use.
+# Ratings by integer keys that may meet stored ones. It lives in the connection's temporary space and is
+# emptied by every commit: nothing ever vacuums a temporary table of PostgreSQL.
 _staged = StagingTable(
     "staged_ratings",
     MetaData(),
-    Column("user_key", BigInteger, primary_key=True, autoincrement=False),
-    Column("movie_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_key", BigInteger, nullable=False),
+    Column("movie_key", BigInteger, nullable=False),
     Column("stars", Double, nullable=False),
     Column("rated_at", BigInteger, nullable=False),
-    Column("untimed", Boolean, nullable=False),
+    Column("untimed", Boolean, nullable=False, server_default=false()),
     prefixes=["TEMPORARY"],
+    postgresql_on_commit="DELETE ROWS",
 )
 
 
-def store(session: Session, batch: RatingBatch, *, received_at: datetime) -> Counts:
+@dataclass
+class Series:
+    """What many batches, each in a transaction of its own, need not look up or write again and again.
+
+    Attributes:
+        movie_keys: keys that were found, by id: movies are never deleted.
+        inserted: ratings that were inserted and committed, by movie key.
+        pending: those of the last batch, which may still be rolled back; `committed` adds them.
+    """
+
+    movie_keys: dict[str, int] = field(default_factory=dict)
+    inserted: Counter[int] = field(default_factory=Counter)
+    pending: Counter[int] = field(default_factory=Counter)
+
+    def committed(self) -> None:
+        """The transaction of the last batch has ended well."""
+        self.inserted.update(self.pending)
+        self.pending = Counter()
+
+
+def store(
+    session: Session,
+    batch: RatingBatch,
+    *,
+    received_at: datetime,
+    series: "Series | None" = None,
+) -> Counts:
     """Upsert a batch; unknown users appear, unknown movies become bare catalogue entries.
 
     Takes any number of rows; callers keep to 50,000 so that no lock is held long. Rows are written in the
     order of their keys, so that batches at once on PostgreSQL cannot deadlock.
+
+    Args:
+        series: the batches that this one is one of, each in a transaction of its own: then the movies'
+            popularity is the caller's to store, once for all of them.
     """
     if len(batch) == 0:
         return Counts()
-    user_keys = _keys_of(session, User, batch.user_ids, received_at)
-    movie_keys = _keys_of(session, Movie, batch.movie_ids, received_at)
+    _hold_erasures(session)
+    keys_of_users, are_new = _keys_of(session, User, batch.user_ids, received_at)
+    keys_of_movies, _ = _keys_of(
+        session, Movie, batch.movie_ids, received_at, series.movie_keys if series else None
+    )
+    user_keys, movie_keys = keys_of_users[batch.user_codes], keys_of_movies[batch.movie_codes]
     untimed = batch.rated_at == UNTIMED
     rated_at = np.where(untimed, to_microseconds(received_at), batch.rated_at)
+    kept = _newest_of_each_pair(user_keys, movie_keys, rated_at)
 
-    # The newest of each pair wins, at equal times the last received: sort, keep the last of each run.
-    order = np.lexsort((np.arange(len(batch)), rated_at, movie_keys, user_keys))
-    users, movies = user_keys[order], movie_keys[order]
-    is_last = np.ones(len(batch), dtype=bool)
-    is_last[:-1] = (users[1:] != users[:-1]) | (movies[1:] != movies[:-1])
-    kept = order[is_last]
-
-    _stage(session, user_keys[kept], movie_keys[kept], batch.stars[kept], rated_at[kept], untimed[kept])
-    counts = _merge_staged(session, n_staged=len(kept), any_untimed=bool(untimed[kept].any()))
+    # Nobody else can have stored a rating under a key that this transaction has made: no need to look.
+    is_new = are_new[batch.user_codes[kept]]
+    fresh, others = kept[is_new], kept[~is_new]
+    connection = session.connection()
+    columns = {"user_key": user_keys, "movie_key": movie_keys, "stars": batch.stars, "rated_at": rated_at}
+    if len(fresh):
+        _load(connection, "ratings", {name: column[fresh] for name, column in columns.items()})
+    counts = Counts(inserted=len(fresh), superseded=len(batch) - len(kept))
+    if len(others):
+        connection.execute(CreateTable(_staged, if_not_exists=True))
+        connection.execute(delete(_staged))
+        if untimed[others].any():
+            columns["untimed"] = untimed
+        _load(connection, _staged.name, {name: column[others] for name, column in columns.items()})
+        merged, movies_of_inserted = _merge_staged(session, len(others))
+        counts += merged
+    else:
+        movies_of_inserted = Counter()
+    movies_of_inserted.update(dict(zip(*_tally(movie_keys[fresh]), strict=True)))
+    if series is None:
+        add_popularity(session, movies_of_inserted)
+    else:
+        series.pending = movies_of_inserted
     _note_change(session, inserted=counts.inserted, updated=counts.updated)
-    return counts + Counts(superseded=len(batch) - len(kept))
+    return counts
+
+
+def _tally(keys: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """The keys that occur, and how often each does."""
+    found, n = np.unique(keys, return_counts=True)
+    return found.tolist(), n.tolist()
+
+
+def add_popularity(session: Session, n_ratings: Mapping[int, int]) -> None:
+    """Add to the number of ratings that movies, by key, are said to have."""
+    statement = (
+        update(Movie)
+        .where(Movie.movie_key == bindparam("key"))
+        .values(n_ratings=Movie.n_ratings + bindparam("n"))
+    )
+    if n_ratings:  # in the order of their keys, so that two batches cannot wait for each other
+        session.connection().execute(
+            statement, [{"key": key, "n": n} for key, n in sorted(n_ratings.items())]
+        )
 
 
 def remove(session: Session, user_id: str, movie_id: str) -> None:
@@ -225,6 +322,12 @@ def remove(session: Session, user_id: str, movie_id: str) -> None:
     if _rowcount(result) == 0:
         raise NotFound(f"User {user_id!r} has no rating of movie {movie_id!r}.")
     _note_change(session, removed=1)
+    session.execute(
+        update(Movie)
+        .where(Movie.movie_id == movie_id)
+        .values(n_ratings=Movie.n_ratings - 1)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def erase_user(session: Session, user_id: str) -> list[int]:
@@ -242,7 +345,10 @@ def erase_user(session: Session, user_id: str) -> list[int]:
         ).yield_per(1)
         if holds_key(packed, user_key)
     ]
+    _wait_for_writers(session)
+    rated = session.scalars(select(Rating.movie_key).where(Rating.user_key == user_key)).all()
     removed = _rowcount(session.execute(delete(Rating).where(Rating.user_key == user_key)))
+    add_popularity(session, dict.fromkeys(rated, -1))
     _note_change(session, removed=removed)
     session.execute(delete(User).where(User.user_key == user_key))
     return versions
@@ -359,51 +465,57 @@ def sum_up_changes(session: Session) -> int:
 def most_rated(session: Session, *, limit: int | None = None) -> list[tuple[str, int]]:
     """The ids of rated movies and how many ratings each has, most first, then by movie key."""
     statement = (
-        select(Movie.movie_id, func.count().label("n"))
-        .join(Rating, Rating.movie_key == Movie.movie_key)
-        .group_by(Movie.movie_key, Movie.movie_id)
-        .order_by(text("n DESC"), Movie.movie_key)
+        select(Movie.movie_id, Movie.n_ratings)
+        .where(Movie.n_ratings > 0)
+        .order_by(Movie.n_ratings.desc(), Movie.movie_key)
         .limit(limit)
     )
     return [(movie_id, n) for movie_id, n in session.execute(statement)]
 
 
 def snapshot(session: Session, on_rows: Callable[[], object] = lambda: None) -> Snapshot:
-    """Every rating as compact arrays: about 16 bytes a rating, whatever the ids are.
+    """Every rating as compact arrays: 8 bytes a rating, and while they are read about twice that.
 
     Read it in one `reading()` session, so that ratings and ids are those of the same moment.
 
     Args:
         on_rows: called now and then while rows are read; what it raises ends the reading.
     """
+    lengths: list[NDArray[np.int64]] = []
     users: list[NDArray[np.int64]] = []
-    movies: list[NDArray[np.int64]] = []
+    movies: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
     stars: list[NDArray[np.float32]] = []
-    newest: int | None = None
-    statement = select(Rating.user_key, Rating.movie_key, Rating.stars, Rating.rated_at).execution_options(
-        yield_per=FETCH_ROWS
-    )
-    for part in session.execute(statement).partitions():
+    movie_keys = np.empty(0, np.int64)
+    for block in _blocks(session):
         on_rows()
-        block = np.array([tuple(row) for row in part], dtype=np.float64).reshape(-1, 4)
-        # Keys stay far below 2^53, where a float64 is no longer exact; times are only compared below.
-        users.append(block[:, 0].astype(np.int64))
-        movies.append(block[:, 1].astype(np.int64))
-        stars.append(block[:, 2].astype(np.float32))
-        latest = max(row[3] for row in part)
-        newest = latest if newest is None else max(newest, latest)
+        users.append(block.user_keys)
+        lengths.append(block.lengths)
+        stars.append(block.stars)
+        here, places = np.unique(block.movie_keys, return_inverse=True)
+        movie_keys = np.union1d(movie_keys, here)
+        # Columns within the block for now: half the memory, and keys may be of any size.
+        movies.append((here, places.astype(np.int32)))
+    n_ratings = sum(len(columns) for _, columns in movies)
+    indices = np.empty(n_ratings, np.int32)
+    end = n_ratings
+    while movies:  # given up one by one, so that there are never two whole copies
+        here, columns = movies.pop()
+        start = end - len(columns)
+        indices[start:end] = np.searchsorted(movie_keys, here)[columns]
+        end = start
 
-    user_column = np.concatenate(users) if users else np.empty(0, np.int64)
-    movie_column = np.concatenate(movies) if movies else np.empty(0, np.int64)
-    star_column = np.concatenate(stars) if stars else np.empty(0, np.float32)
-    del users, movies, stars
-    user_keys, user_rows = np.unique(user_column, return_inverse=True)
-    movie_keys, movie_columns = np.unique(movie_column, return_inverse=True)
-    rows = RatingRows.from_coordinates(
-        user_rows, movie_columns, star_column, n_users=len(user_keys), n_movies=len(movie_keys)
+    # A person may go on in the next block.
+    everyone = np.concatenate([*users, np.empty(0, np.int64)])
+    firsts = np.flatnonzero(np.diff(everyone, prepend=-1))
+    ratings_of = np.concatenate([*lengths, np.empty(0, np.int64)])
+    indptr = np.concatenate(([0], np.cumsum(np.add.reduceat(ratings_of, firsts) if len(firsts) else firsts)))
+    rows = RatingRows(
+        indptr, indices, np.concatenate([*stars, np.empty(0, np.float32)]), n_movies=len(movie_keys)
     )
+    user_keys = everyone[firsts]
     user_ids = _ids_of(session, User, user_keys)
     vocabulary = Vocabulary(_ids_of(session, Movie, movie_keys))
+    newest = session.scalar(select(func.max(Rating.rated_at)))
     return Snapshot(rows, user_keys, user_ids, vocabulary, newest)
 
 
@@ -450,139 +562,303 @@ def holds_key(packed: bytes, user_key: int) -> bool:
     return position < len(keys) and int(keys[position]) == user_key
 
 
-def _keys_of(
-    session: Session, table: type[User] | type[Movie], ids: Sequence[str], now: datetime
+@dataclass(frozen=True)
+class _Block:
+    """Consecutive ratings by ascending user and movie key.
+
+    Attributes:
+        user_keys: int64 (k,), ascending.
+        lengths: int64 (k,), how many of the ratings are each user's.
+        movie_keys: int64 (n,), ascending within a user.
+        stars: float32 (n,).
+    """
+
+    user_keys: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    movie_keys: NDArray[np.int64]
+    stars: NDArray[np.float32]
+
+
+def _blocks(session: Session) -> Iterator[_Block]:
+    """Every rating, about `FETCH_ROWS` at a time, by the quickest way out that the driver has."""
+    driver: Any = session.connection().connection.driver_connection
+    if _is_postgresql(session):
+        yield from _copied_blocks(driver)
+        return
+    cursor = driver.execute("SELECT user_key, movie_key, stars FROM ratings ORDER BY user_key, movie_key")
+    while rows := cursor.fetchmany(FETCH_ROWS):
+        # Keys stay far below 2^53, where a float64 is no longer exact.
+        table = np.fromiter(chain.from_iterable(rows), np.float64, 3 * len(rows)).reshape(-1, 3)
+        firsts = np.flatnonzero(np.diff(table[:, 0], prepend=-1))
+        yield _Block(
+            user_keys=table[firsts, 0].astype(np.int64),
+            lengths=np.diff(firsts, append=len(rows)),
+            movie_keys=table[:, 1].astype(np.int64),
+            stars=table[:, 2].astype(np.float32),
+        )
+
+
+def _copied_blocks(driver: Any) -> Iterator[_Block]:
+    """The blocks out of PostgreSQL: COPY hands over row by row, so that a row holds all of one user's."""
+    users: list[int] = []
+    movies: list[NDArray[np.int64]] = []
+    stars: list[NDArray[np.float32]] = []
+    n_ratings = 0
+
+    def block() -> _Block:
+        return _Block(
+            np.array(users, np.int64),
+            np.array([len(keys) for keys in movies], np.int64),
+            np.concatenate(movies),
+            np.concatenate(stars),
+        )
+
+    cursor = driver.cursor()
+    with cursor.copy(
+        "COPY (SELECT user_key, array_agg(movie_key), array_agg(stars::real) FROM ratings GROUP BY user_key "
+        "ORDER BY user_key) TO STDOUT (FORMAT BINARY)"
+    ) as copy:
+        for piece in copy:
+            row = bytes(piece).removeprefix(COPY_HEADER)
+            if row in (b"", COPY_END):
+                continue
+            # 2 bytes count the fields, 4 the bytes of each; an array has 20 bytes in front of its elements.
+            middle = 14 + 4 + int.from_bytes(row[14:18], "big")
+            keys = np.frombuffer(row[38:middle], ELEMENT_OF_KEYS)["value"].astype(np.int64)
+            given = np.frombuffer(row[middle + 24 :], ELEMENT_OF_STARS)["value"].astype(np.float32)
+            order = np.argsort(keys)
+            users.append(int.from_bytes(row[6:14], "big"))
+            movies.append(keys[order])
+            stars.append(given[order])
+            n_ratings += len(keys)
+            if n_ratings >= FETCH_ROWS:
+                yield block()
+                users, movies, stars, n_ratings = [], [], [], 0
+    if users:
+        yield block()
+
+
+def _coded(ids: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """The ids that occur, each once, and for every one its position among them."""
+    positions: dict[str, int] = {}
+    codes = [positions.setdefault(one, len(positions)) for one in ids]
+    return list(positions), np.array(codes, dtype=np.int64)
+
+
+def _newest_of_each_pair(
+    user_keys: NDArray[np.int64], movie_keys: NDArray[np.int64], rated_at: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The integer keys of the ids, in their order; rows that are missing are made.
+    """Which ratings to store, in the order of their keys: of equal times the last received."""
+    if max(user_keys.max(), movie_keys.max()) < 2**31:
+        order = np.argsort(user_keys << 31 | movie_keys)  # by one number: several times as quick
+    else:
+        order = np.lexsort((movie_keys, user_keys))
+    repeats = (np.diff(user_keys[order]) == 0) & (np.diff(movie_keys[order]) == 0)
+    if not repeats.any():
+        return order
+    order = np.lexsort((np.arange(len(order)), rated_at, movie_keys, user_keys))
+    kept: NDArray[np.int64] = order[np.append(~repeats, True)]
+    return kept
+
+
+def _keys_of(
+    session: Session,
+    table: type[User] | type[Movie],
+    ids: Sequence[str],
+    now: datetime,
+    remembered: dict[str, int] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The integer keys of distinct ids, in their order, and which of them were made just now.
 
     Missing rows are inserted in the order of their ids, so that two batches cannot wait for each other.
     """
-    distinct = sorted(set(ids))
-    known = _lookup(session, table, distinct)
-    missing = [one for one in distinct if one not in known]
+    known = {} if remembered is None else remembered
+    # Only what is stored for good is remembered: rows that are made here may be rolled back.
+    known.update(_lookup(session, table, [one for one in ids if one not in known]))
+    made: dict[str, int] = {}
+    missing = sorted(one for one in ids if one not in known)
     if missing:
-        into = _insert(session, table)
-        column = "user_id" if table is User else "movie_id"
+        key, name = _key_and_name(table)
         rest: dict[str, Any] = {"created_at": now}
         if table is Movie:
-            rest |= {"title": "", "folded_title": "", "genres": [], "updated_at": now}
-        # Many executions of one statement: many rows in one statement would be compiled anew each time.
-        rows = [{column: one} | rest for one in missing]
-        session.connection().execute(into.on_conflict_do_nothing(), rows)
-        known |= _lookup(session, table, missing)
-        if len(known) < len(distinct):
-            raise Unavailable(
-                "A user was erased while their ratings were written; nothing was stored. Try again."
-            )
-    return np.fromiter((known[one] for one in ids), dtype=np.int64, count=len(ids))
+            rest |= {"title": "", "folded_title": "", "title_words": "", "genres": [], "updated_at": now}
+        given = as_rows(session, missing)
+        columns = [table.__table__.c[column] for column in rest]
+        source = select(
+            given.c.value,
+            *(literal(value, column.type) for value, column in zip(rest.values(), columns, strict=True)),
+        ).where(text("true"))
+        insert = (
+            _insert(session, table)
+            .from_select([name.key, *rest], source)
+            .on_conflict_do_nothing()
+            .returning(name, key)
+        )
+        made = dict(session.execute(insert).all())
+        # Another writer was quicker with the rest: it has committed, so that they can be read now.
+        known = known | made | _lookup(session, table, [one for one in missing if one not in made])
+    keys = np.fromiter((known[one] for one in ids), dtype=np.int64, count=len(ids))
+    return keys, np.fromiter((one in made for one in ids), dtype=np.bool_, count=len(ids))
 
 
 def _lookup(session: Session, table: type[User] | type[Movie], ids: Sequence[str]) -> dict[str, int]:
-    key, name = (User.user_key, User.user_id) if table is User else (Movie.movie_key, Movie.movie_id)
-    found: dict[str, int] = {}
-    for part in in_parts(ids):
-        for number, one in session.execute(select(key, name).where(name.in_(part))):
-            found[one] = number
-    return found
+    if not ids:
+        return {}
+    key, name = _key_and_name(table)
+    given = as_rows(session, ids)
+    return dict(session.execute(select(name, key).join(given, name == given.c.value)).all())
+
+
+def _key_and_name(table: type[User] | type[Movie]) -> tuple[Any, Any]:
+    return (User.user_key, User.user_id) if table is User else (Movie.movie_key, Movie.movie_id)
 
 
 def _ids_of(session: Session, table: type[User] | type[Movie], keys: NDArray[np.int64]) -> list[str]:
     """The string ids of ascending integer keys, in their order."""
-    key, name = (User.user_key, User.user_id) if table is User else (Movie.movie_key, Movie.movie_id)
+    key, name = _key_and_name(table)
     if len(keys) == 0:
         return []
     statement = select(key, name).where(key.between(int(keys[0]), int(keys[-1])))
-    found = dict(session.execute(statement).all())
+    found: dict[int, str] = dict(session.execute(statement).all())
     return [found[number] for number in keys.tolist()]
 
 
-def _stage(
-    session: Session,
-    user_keys: NDArray[np.int64],
-    movie_keys: NDArray[np.int64],
-    stars: NDArray[np.float64],
-    rated_at: NDArray[np.int64],
-    untimed: NDArray[np.bool_],
-) -> None:
-    """Fill the temporary table; on PostgreSQL by COPY."""
-    connection = session.connection()
-    _staged.create(connection, checkfirst=True)
-    connection.execute(delete(_staged))
-    columns = (user_keys.tolist(), movie_keys.tolist(), stars.tolist(), rated_at.tolist(), untimed.tolist())
+def _load(connection: Connection, table: str, columns: dict[str, NDArray[Any]]) -> None:
+    """Insert rows, given by column, by the quickest way that the driver has."""
+    names = ", ".join(columns)
+    n_rows, n_columns = len(next(iter(columns.values()))), len(columns)
+    driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "postgresql":
-        driver = connection.connection.driver_connection
-        assert driver is not None  # noqa: S101  (a checked-out connection has one)
-        names = ", ".join(column.name for column in _staged.columns)
-        with driver.cursor().copy(f"COPY staged_ratings ({names}) FROM STDIN") as copy:
-            for row in zip(*columns, strict=True):
-                copy.write_row(row)
+        # The binary format of COPY: every row counts its fields, and every field its bytes.
+        layout: list[tuple[str, str]] = [("n_fields", ">i2")]
+        for name, column in columns.items():
+            layout += [(f"size of {name}", ">i4"), (name, column.dtype.newbyteorder(">").str)]
+        rows = np.empty(n_rows, dtype=layout)
+        rows["n_fields"] = n_columns
+        for name, column in columns.items():
+            rows[f"size of {name}"] = column.itemsize
+            rows[name] = column
+        with driver.cursor().copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(COPY_HEADER + rows.tobytes() + COPY_END)
         return
-    connection.exec_driver_sql(
-        "INSERT INTO staged_ratings VALUES (?, ?, ?, ?, ?)", list(zip(*columns, strict=True))
-    )
+    values: list[Any] = [None] * (n_rows * n_columns)
+    for number, column in enumerate(columns.values()):
+        values[number::n_columns] = column.tolist()
+    # Many rows in one statement: a statement costs SQLite more than a row.
+    row = f"({', '.join('?' * n_columns)})"
+    whole = n_rows // STATEMENT_ROWS * STATEMENT_ROWS
+    for start, stop, at_once in ((0, whole, STATEMENT_ROWS), (whole, n_rows, 1)):
+        if start < stop:
+            step = at_once * n_columns
+            driver.executemany(
+                f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * at_once)}",
+                [values[i : i + step] for i in range(start * n_columns, stop * n_columns, step)],
+            )
 
 
-def _merge_staged(session: Session, *, n_staged: int, any_untimed: bool) -> Counts:
-    """Upsert what is staged and say what became of it."""
-    pair = and_(Rating.user_key == _staged.c.user_key, Rating.movie_key == _staged.c.movie_key)
-    repeated = 0
-    if any_untimed:
-        # A rating without a time that says what is stored already must not even change the time.
-        said_already = exists().where(pair, Rating.stars == _staged.c.stars)
-        repeated = _rowcount(session.execute(delete(_staged).where(_staged.c.untimed, said_already)))
-    on_sqlite = session.get_bind().dialect.name == "sqlite"
-    n_rated_before = _n_rows(session, pair) if on_sqlite else 0
+def _merge_staged(session: Session, n_staged: int) -> tuple[Counts, Counter[int]]:
+    """Upsert what is staged; say what became of it, and how many ratings are new by movie key.
 
-    names = ["user_key", "movie_key", "stars", "rated_at"]
-    source = (
-        select(*(_staged.c[name] for name in names))
-        # SQLite cannot parse ON CONFLICT after a bare SELECT: it takes ON for a join's.
-        .where(text("true"))
-        .order_by(_staged.c.user_key, _staged.c.movie_key)
-    )
-    upsert = _insert(session, Rating)
-    given = upsert.excluded
-    upsert = upsert.from_select(names, source).on_conflict_do_update(
-        index_elements=["user_key", "movie_key"],
-        set_={"stars": given.stars, "rated_at": given.rated_at},
-        where=or_(
-            Rating.rated_at < given.rated_at,
-            and_(Rating.rated_at == given.rated_at, Rating.stars != given.stars),
+    The latter, only for popularity, does not see what others insert at this very moment.
+    """
+    stored = Rating.__table__.c
+    pair = and_(stored.user_key == _staged.c.user_key, stored.movie_key == _staged.c.movie_key)
+    is_known = stored.user_key.is_not(None)
+    # A rating without a time that says what is stored already must not even change the time.
+    changes = and_(
+        or_(
+            stored.rated_at < _staged.c.rated_at,
+            and_(stored.rated_at == _staged.c.rated_at, stored.stars != _staged.c.stars),
         ),
+        not_(and_(_staged.c.untimed, stored.stars == _staged.c.stars)),
     )
-    if on_sqlite:
-        # The only writer: what was there before is what the upsert met.
-        inserted = n_staged - repeated - n_rated_before
-        updated = _rowcount(session.execute(upsert)) - inserted
-    else:
-        # Others write at the same time, so the statement itself must tell: a row that it made has no xmax.
-        written = upsert.returning(literal_column("(ratings.xmax = 0)").label("fresh")).cte("written")
-        inserted, updated = session.execute(
-            select(
-                func.count().filter(written.c.fresh), func.count().filter(not_(written.c.fresh))
-            ).select_from(written)
-        ).one()
-    superseded = 0
-    if inserted + updated + repeated < n_staged:
-        superseded = _n_rows(session, and_(pair, Rating.rated_at > _staged.c.rated_at))
-    return Counts(
+    is_older = and_(
+        stored.rated_at > _staged.c.rated_at, not_(and_(_staged.c.untimed, stored.stars == _staged.c.stars))
+    )
+    met = _staged.outerjoin(Rating.__table__, pair)
+    n_known, n_changes, superseded = session.execute(
+        select(
+            func.count(stored.user_key), func.count().filter(changes), func.count().filter(is_older)
+        ).select_from(met)
+    ).one()
+    inserted, updated = n_staged - n_known, n_changes
+    of_inserted: Counter[int] = Counter()
+    if inserted:
+        unknown = select(_staged.c.movie_key, func.count()).select_from(met).where(not_(is_known))
+        of_inserted.update(dict(session.execute(unknown.group_by(_staged.c.movie_key)).all()))
+    if inserted + updated:
+        names = ["user_key", "movie_key", "stars", "rated_at"]
+        source = select(*(_staged.c[name] for name in names)).order_by(
+            _staged.c.user_key, _staged.c.movie_key
+        )
+        if inserted + updated < n_staged:
+            # PostgreSQL locks and logs every row that ON CONFLICT meets, also those that stay as they are.
+            source = source.select_from(met).where(or_(not_(is_known), changes))
+        else:
+            # SQLite cannot parse ON CONFLICT after a bare SELECT: it takes ON for a join's.
+            source = source.where(text("true"))
+        insert = _insert(session, Rating)
+        given = insert.excluded
+        upsert = insert.from_select(names, source).on_conflict_do_update(
+            index_elements=["user_key", "movie_key"],
+            set_={"stars": given.stars, "rated_at": given.rated_at},
+            where=or_(
+                stored.rated_at < given.rated_at,
+                and_(stored.rated_at == given.rated_at, stored.stars != given.stars),
+            ),
+        )
+        if _is_postgresql(session):
+            # Others write at the same time, so the statement itself must tell: a row that it made has no
+            # xmax.
+            written = upsert.returning(literal_column("(ratings.xmax = 0)").label("fresh")).cte("written")
+            is_fresh = func.count().filter(written.c.fresh)
+            inserted, n_written = session.execute(select(is_fresh, func.count()).select_from(written)).one()
+            if n_written < n_staged - n_known + n_changes:
+                superseded = session.scalar(select(func.count()).select_from(met).where(is_older)) or 0
+            updated = n_written - inserted
+        else:  # the only writer: nothing has changed since they were counted
+            session.execute(upsert)
+    counts = Counts(
         inserted=inserted,
         updated=updated,
         unchanged=n_staged - inserted - updated - superseded,
         superseded=superseded,
     )
+    return counts, of_inserted
 
 
-def _n_rows(session: Session, on: ColumnElement[bool]) -> int:
-    """How many staged rows meet a stored rating in this way."""
-    return session.scalar(select(func.count()).select_from(_staged).join(Rating.__table__, on)) or 0
+def _hold_erasures(session: Session) -> None:
+    """Let nobody erase a user until this transaction has ended, and have keys looked up one by one.
+
+    No foreign key watches over ratings, for checking one costs more than the rating itself. On SQLite the
+    write lock does it. Movies are never deleted.
+    """
+    if _is_postgresql(session):
+        # Small relations join large ones here: a plan that reads all ratings for some of them, which wrong
+        # estimates bring about, would be slow without measure.
+        session.execute(
+            select(
+                func.pg_advisory_xact_lock_shared(ERASURE_LOCK),
+                func.set_config("enable_hashjoin", "off", True),
+                func.set_config("enable_mergejoin", "off", True),
+            )
+        )
+
+
+def _wait_for_writers(session: Session) -> None:
+    """Let nobody store ratings until this transaction, which erases a user, has ended."""
+    if _is_postgresql(session):
+        session.execute(select(func.pg_advisory_xact_lock(ERASURE_LOCK)))
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
 
 
 def _insert(session: Session, table: type[Any]) -> Any:
     """The dialect's own INSERT, which knows ON CONFLICT; the two share its spelling, not its type."""
-    dialect = session.get_bind().dialect.name
     target = table.__table__
-    return postgresql.insert(target) if dialect == "postgresql" else sqlite.insert(target)
+    return postgresql.insert(target) if _is_postgresql(session) else sqlite.insert(target)
 
 
 def _note_change(session: Session, *, inserted: int = 0, updated: int = 0, removed: int = 0) -> None:

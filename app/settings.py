@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     unpacked_limit: int = Field(
         16 * 1024**3, ge=1, description="bytes that a compressed import file may unpack to at most"
     )
+    disk_reserve: int = Field(
+        256 * 1024**2, ge=0, description="bytes of the disk that an upload leaves free for the database"
+    )
     body_limit: int = Field(4 * 1024**2, ge=1024, description="bytes of any other request body at most")
 
     reserved_users_share: float = Field(

@@ -27,6 +27,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # SQLite numbers rows by itself only in a column of type INTEGER.
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
+# Compared byte by byte, so that the words with one beginning are a range of the index.
+Word = String(64, collation="C").with_variant(String(64, collation="BINARY"), "sqlite")
+
 
 def to_microseconds(moment: datetime) -> int:
     """Microseconds since 1970 in UTC, exactly (a float timestamp would round)."""
@@ -96,17 +99,24 @@ class Movie(Table):
     """A movie of the catalogue. `title` is empty while only ratings have named the movie."""
 
     __tablename__ = "movies"
-    __table_args__ = ({"sqlite_autoincrement": True},)
+    __table_args__ = (
+        Index("ix_movies_popularity", "n_ratings", "movie_key"),
+        {"sqlite_autoincrement": True},
+    )
 
     movie_key: Mapped[int] = mapped_column(Key, primary_key=True)
     movie_id: Mapped[str] = mapped_column(String(128), unique=True)
     title: Mapped[str] = mapped_column(Text, default="")
-    # Title without case and accents, for searching.
+    # Title without case and accents: what somebody who writes a title means.
     folded_title: Mapped[str] = mapped_column(Text, default="", index=True)
+    # The words that `movie_words` has, a blank before each: for looking at one movie after another.
+    title_words: Mapped[str] = mapped_column(Text, default="", server_default="")
     year: Mapped[int | None] = mapped_column(Integer, index=True)
     genres: Mapped[list[str]] = mapped_column(Genres, default=list)
     imdb_id: Mapped[str | None] = mapped_column(String(32))
     tmdb_id: Mapped[str | None] = mapped_column(String(32))
+    # Kept by whoever stores or deletes ratings; an import adds its own at its end.
+    n_ratings: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -124,6 +134,18 @@ class CatalogueState(Table):
     generation: Mapped[int] = mapped_column(BigInteger)
 
 
+class MovieWord(Table):
+    """A word of a movie's title, without case and accents, for searching by its beginning."""
+
+    __tablename__ = "movie_words"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    word: Mapped[str] = mapped_column(Word, primary_key=True)
+    movie_key: Mapped[int] = mapped_column(
+        ForeignKey("movies.movie_key", ondelete="CASCADE"), primary_key=True, autoincrement=False, index=True
+    )
+
+
 class Rating(Table):
     """One rating a (user, movie): the newest."""
 
@@ -133,12 +155,9 @@ class Rating(Table):
         {"sqlite_with_rowid": False},
     )
 
-    user_key: Mapped[int] = mapped_column(
-        ForeignKey("users.user_key", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
-    movie_key: Mapped[int] = mapped_column(
-        ForeignKey("movies.movie_key"), primary_key=True, autoincrement=False
-    )
+    # No foreign keys: checking one costs more than the rating itself. `ratings` keeps the rule instead.
+    user_key: Mapped[int] = mapped_column(Key, primary_key=True, autoincrement=False)
+    movie_key: Mapped[int] = mapped_column(Key, primary_key=True, autoincrement=False)
     stars: Mapped[float]
     # Microseconds since 1970, plain: ratings are read and written by the million.
     rated_at: Mapped[int] = mapped_column(BigInteger)

@@ -273,7 +273,7 @@ def speed(split: Split) -> Table:
         database = Database(f"sqlite:///{folder}/lists.db")
         database.upgrade()
         with database.writing() as session:
-            batch = RatingBatch(
+            batch = RatingBatch.of_columns(
                 [users[user] for user in rows.users],
                 [movie_ids[movie] for movie in rows.indices],
                 rows.stars.astype(np.float64),

@@ -29,9 +29,9 @@ def two_tastes(seed: int = 0, n_users: int = N_USERS) -> RatingBatch:
         disliked = rng.permutation(N_MOVIES // 2)[:n_other]
         rows += [(f"{own}{user}", f"{own}{movie}", float(rng.choice([4, 4.5, 5]))) for movie in liked]
         rows += [(f"{own}{user}", f"{other}{movie}", float(rng.choice([1, 1.5, 2]))) for movie in disliked]
-    return RatingBatch(
-        user_ids=[row[0] for row in rows],
-        movie_ids=[row[1] for row in rows],
+    return RatingBatch.of_columns(
+        users=[row[0] for row in rows],
+        movies=[row[1] for row in rows],
         stars=np.array([row[2] for row in rows]),
         rated_at=np.full(len(rows), UNTIMED),
     )

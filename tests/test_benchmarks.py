@@ -6,20 +6,25 @@ import importlib
 import json
 import struct
 import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from app import cli
+from app.benchmarks import imports
 from app.benchmarks import rbm as benchmarks
 from app.benchmarks.rbm import PARTS, Scale, measure_rbm
+from app.database import Database
 from app.errors import InvalidInput, Misconfigured
 from app.learning.rbm import RBM
 from app.learning.synthetic import synthetic_ratings
 from benchmarks import digits, judge_experiments, lists, synthetic
+from tests.postgres import Cluster
 
 TINY = Scale(
     compared=(40, 60, 400),
@@ -48,6 +53,26 @@ def test_every_part_reports_times_and_ratios_as_json() -> None:
     for _, columns, lines in report.tables():
         assert lines
         assert all(len(line) == len(columns) for line in lines)
+
+
+def test_imports_are_measured_on_both_databases(postgres: Cluster) -> None:
+    url = postgres.create_database("measured")
+    scale = imports.Scale(shape=(20, 40, 300), rounds=1, titles=200, ceiling_rows=100)
+    said: list[str] = []
+    report = imports.measure_imports(scale, postgresql=url, on_progress=said.append)
+    values = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert [one["database"].split()[0] for one in values["databases"]] == ["SQLite", "PostgreSQL"]
+    for one in values["databases"]:
+        assert one["puts"] > 0
+        assert 0 < one["put_p50"] <= one["put_p99"] <= one["put_most"]
+        assert 0 < one["search_p50"] <= one["search_p95"]
+        assert all(one[name] > 0 for name in ("ceiling", "first", "again", "size", "snapshot", "share"))
+    [(_, columns, lines)] = report.tables()
+    assert lines
+    assert all(len(line) == len(columns) for line in lines)
+    with closing(Database(url)) as database, database.reading() as session:
+        names = session.execute(text("SELECT datname FROM pg_database")).scalars().all()
+    assert not any(name.startswith("harmonium_bench") for name in names)
 
 
 def test_without_scikit_learn_the_comparison_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,11 +88,45 @@ def test_search_finds_words_by_their_beginnings_whatever_case_and_accents(
     assert set(found(database, query=query)) == ids
 
 
+def test_parts_of_words_are_found_and_a_new_title_by_its_own_words_only(database: Database) -> None:
+    store(database, MovieEntry("1", "(500) Days of Summer"), MovieEntry("2", "Spider-Man: Far from Home"))
+    assert found(database, query="500 sum") == ["1"]
+    assert found(database, query="(500)") == ["1"]
+    assert found(database, query="man") == found(database, query="spider-m") == ["2"]
+    assert found(database, query="x" * 500) == []
+    store(database, MovieEntry("2", "Другое"), MovieEntry("3", "y" * 1000))
+    assert found(database, query="spider") == []
+    assert found(database, query="ДРУ") == ["2"]
+    assert found(database, query="y" * 1000) == ["3"]
+
+
+@pytest.mark.parametrize(("few", "many"), [(0, 0), (0, 5), (3, 5), (50, 100)])
+def test_rare_and_common_words_are_found_alike(
+    few: int, many: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "FEW_MOVIES", few)
+    monkeypatch.setattr(catalogue, "MANY_MOVIES", many)
+    store(
+        database,
+        *(
+            MovieEntry(f"{n}", f"The {('Red', 'Blue')[n % 2]} {('Cat', 'Dog', 'Bat')[n % 3]}")
+            for n in range(12)
+        ),
+    )
+    with database.writing() as session:
+        keys = {movie.movie_id: movie.movie_key for movie in catalogue.of_ids(session, ["3", "9"]).values()}
+        catalogue.store_popularity(session, {keys["3"]: 5, keys["9"]: 70})
+    assert found(database, query="the blue c") == ["9", "3"]
+    assert found(database, query="CA blu") == ["9", "3"]
+    assert found(database, query="the")[:2] == ["9", "3"]
+    assert len(found(database, query="t")) == 10
+
+
 def test_filters_by_genre_and_year(database: Database) -> None:
     store(database, *FILMS)
-    assert found(database, genre="Comedy") == ["1", "4"]
+    assert found(database, genre="Comedy") == ["4", "1"]
     assert found(database, genre="Com") == []
-    assert found(database, year_from=1999, year_to=2001) == ["1", "2"]
+    assert found(database, year_from=1999, year_to=2001) == ["2", "1"]
     with database.reading() as session:
         assert catalogue.matching_ids(session, genre="Comedy", year_from=2000, year_to=None) == ["1"]
 

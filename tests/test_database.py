@@ -12,7 +12,7 @@ from app.database import Database, alembic_config
 from app.errors import Misconfigured, Unavailable
 from app.tables import Table
 
-REVISIONS = ["0001", "0002", "0003", "0004"]  # oldest first
+REVISIONS = ["0001", "0002", "0003", "0004", "0005"]  # oldest first
 
 
 def test_upgrade_creates_exactly_the_tables_of_the_code(empty_database_url: str) -> None:
@@ -107,12 +107,12 @@ def test_a_locked_sqlite_file_is_reported_as_unavailable(database: Database) -> 
     impatient.close()
 
 
-def test_writing_about_somebody_just_erased_is_to_be_tried_again(database: Database) -> None:
-    rating = text("INSERT INTO ratings (user_key, movie_key, stars, rated_at) VALUES (77, 77, 3, 0)")
+def test_writing_about_something_just_deleted_is_to_be_tried_again(database: Database) -> None:
+    word = text("INSERT INTO movie_words (word, movie_key) VALUES ('heat', 77)")
 
     def write() -> None:
         with database.writing() as session:
-            session.execute(rating)
+            session.execute(word)
 
     with pytest.raises(Unavailable, match="deleted"):
         write()

@@ -33,7 +33,12 @@ def file(tmp_path: Path) -> Path:
     given = two_tastes()
     lines = [
         f"{user},{movie},{stars}"
-        for user, movie, stars in zip(given.user_ids, given.movie_ids, given.stars.tolist(), strict=True)
+        for user, movie, stars in zip(
+            np.array(given.user_ids)[given.user_codes],
+            np.array(given.movie_ids)[given.movie_codes],
+            given.stars.tolist(),
+            strict=True,
+        )
     ]
     path = tmp_path / "tastes.csv"
     path.write_text("user,movie,rating\n" + "\n".join(lines) + "\n")

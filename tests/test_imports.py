@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from app import catalogue, imports, jobs, packed_files, ratings
+from app.catalogue import MovieEntry
 from app.database import Database
 from app.errors import InvalidInput, LostJob, NotFound, StorageFull, TooLarge, Unavailable
 from app.imports import ImportView, Spool, SpooledFile
@@ -150,6 +152,24 @@ def test_a_truly_full_disk_is_reported(spool_settings: Settings, monkeypatch: py
         imports.spool(spool_settings, [b"a" * 900])
 
 
+def test_an_upload_leaves_the_database_its_space(
+    spool_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = spool_settings.model_copy(update={"disk_reserve": 10_000})
+    free = [10_900, 10_900, 9_999]
+    monkeypatch.setattr(imports, "CHECK_SPACE_EVERY", 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free.pop(0)))
+    with pytest.raises(StorageFull, match="HARMONIUM_DISK_RESERVE"):
+        Spool(settings, announced=901)
+    assert spooled_files(settings) == []
+    with Spool(settings, announced=900) as upload:
+        upload.write(b"a" * 99)
+        with pytest.raises(StorageFull):  # somebody else filled the disk meanwhile
+            upload.write(b"a")
+    assert spooled_files(settings) == []
+    assert free == []
+
+
 def test_a_spool_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="HARMONIUM_SPOOL_DIR"):
@@ -196,6 +216,8 @@ def test_an_import_from_upload_to_rows(database: Database, settings: Settings) -
     assert (after.state, after.progress, after.kind, after.format) == ("succeeded", 1.0, "ratings", "csv")
     assert after.counts == Counts(inserted=120)
     assert after.rows == after.counts.total == 120
+    assert before.rows_per_second is None
+    assert after.rows_per_second
     assert after.errors == ()
     assert n_ratings(database) == 120
     assert spooled_files(settings) == []
@@ -236,6 +258,51 @@ def test_rows_without_a_time_take_that_of_the_upload(database: Database, setting
     run(database, settings)
     with database.reading() as session:
         assert [one.rated_at for one in ratings.of_user(session, "u")] == [created_at]
+
+
+def test_movies_are_found_in_the_order_of_their_ratings(database: Database, settings: Settings) -> None:
+    submit(database, settings, b"movieId,title\n1,Heat One\n2,Heat Two\n3,Heat Three\n")
+    run(database, settings)
+    rows = [(f"u{user}", movie) for movie, n_users in ((1, 2), (2, 5), (3, 1)) for user in range(n_users)]
+    content = "user,movie,rating\n" + "".join(f"{user},{movie},3\n" for user, movie in rows)
+    submit(database, settings, content.encode())
+    run(database, settings)
+
+    def found() -> list[tuple[str, int]]:
+        with database.reading() as session:
+            movies, _ = catalogue.page(session, query="heat", limit=10)
+            return [(movie.movie_id, movie.n_ratings) for movie in movies]
+
+    assert found() == [("2", 5), ("1", 2), ("3", 1)]
+    with database.writing() as session:
+        ratings.erase_user(session, "u0")
+    assert found() == [("2", 4), ("1", 1), ("3", 0)]
+    for user in ("u7", "u8"):
+        with database.writing() as session:
+            batch = RatingBatch.of([(user, "3", 3.0, None), ("u1", "2", 5.0, None)])
+            ratings.store(session, batch, received_at=datetime.now(UTC))
+    with database.writing() as session:
+        ratings.remove(session, "u1", "1")
+    submit(database, settings, content.encode())
+    run(database, settings)
+    assert found() == [("2", 5), ("3", 3), ("1", 2)]
+
+
+def test_a_killed_import_counts_popularity_all_the_same(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "SLICE_ROWS", 7)
+    content = "user,movie,rating\n" + "".join(f"{n},{n % 3},3\n" for n in range(30))
+    submit(database, settings, content.encode())
+    with monkeypatch.context() as patch:
+        failing_at(3, "before", patch, Killed)
+        patch.setattr(ratings, "add_popularity", lambda *_: None)
+        with pytest.raises(Killed):
+            run(database, settings)
+    rescue(database)
+    run(database, settings)
+    with database.reading() as session:
+        assert session.scalars(select(Movie.n_ratings)).all() == [10, 10, 10]
 
 
 def test_movies_complete_what_ratings_have_named(database: Database, settings: Settings) -> None:
@@ -373,12 +440,12 @@ def failing_at(
     really_writing = Database.writing
     passes = 0
 
-    def store(piece: imports._Slice, session: Any, received_at: datetime) -> Counts:
+    def store(piece: imports._Slice, *arguments: Any) -> Counts:
         nonlocal passes
         passes += 1
         if passes == number and when == "before":
             raise failure()
-        counts = really_store(piece, session, received_at)
+        counts = really_store(piece, *arguments)
         if passes == number and when == "written":
             raise failure()
         return counts
@@ -501,11 +568,11 @@ def test_an_attempt_that_was_given_up_for_dead_stores_not_one_slice_more(
     paused = claim(database)
     really_store = imports._Slice.store
 
-    def store(piece: imports._Slice, session: Any, received_at: datetime) -> Counts:
+    def store(piece: imports._Slice, session: Any, *arguments: Any) -> Counts:
         if piece.start == 14:
             session.rollback()  # SQLite's one write lock is not to be waited for
             rescue(database)
-        return really_store(piece, session, received_at)
+        return really_store(piece, session, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(imports._Slice, "store", store)
@@ -525,10 +592,10 @@ def test_a_stopped_import_states_the_rows_applied(
     held = claim(database)
     really_store = imports._Slice.store
 
-    def store(piece: imports._Slice, session: Any, received_at: datetime) -> Counts:
+    def store(piece: imports._Slice, *arguments: Any) -> Counts:
         if piece.start == 7:
             held.cancel() if state == "cancelled" else held.give_back()
-        return really_store(piece, session, received_at)
+        return really_store(piece, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(imports._Slice, "store", store)
@@ -566,7 +633,7 @@ def test_two_imports_and_live_writes_at_once_lose_nothing(
     def live() -> None:
         for n in range(40):
             with database.writing() as session:
-                one = RatingBatch(
+                one = RatingBatch.of_columns(
                     ["live", str(n % 13)], [str(n), str(n % 31)],
                     np.array([3.0, 5.0]), np.array([1, 10**12 + n]),
                 )  # fmt: skip
@@ -642,7 +709,7 @@ def test_a_file_that_changes_under_our_hands_is_noticed(
 
 def test_what_is_exported_comes_back_equal(database: Database, settings: Settings, tmp_path: Path) -> None:
     start = datetime(2001, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
-    batch = RatingBatch(
+    batch = RatingBatch.of_columns(
         ["a,b", 'say "x"', "é", "007"], ["1", "2", "3", "1.0"],
         np.array([0.5, 1 / 3 + 1, 4.35, 5.0]),
         np.array([to_microseconds(start + timedelta(days=n)) for n in range(4)]),
@@ -661,6 +728,30 @@ def test_what_is_exported_comes_back_equal(database: Database, settings: Setting
         session.execute(delete(User))
     assert imports.import_file(database, settings, path)["inserted"] == 4
     assert everything(database) == first
+
+
+def test_an_exported_catalogue_comes_back_equal(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    films = [
+        MovieEntry("1", "Heat, The (2013)", None, ("Children's", "Sci-Fi, Space")),
+        MovieEntry("2", 'Say "x", ｆｕｌｌ', 1999, ("War",), "tt0000001", "17"),
+        MovieEntry("a,b", "", None, ()),
+    ]
+    with database.writing() as session:
+        catalogue.store(session, films, now=datetime.now(UTC))
+    first = everything(database)
+    path = tmp_path / "movies.csv"
+    with path.open("w", newline="") as file, database.reading() as session:
+        file.writelines(catalogue.csv_lines(session))
+    assert imports.import_file(database, settings, path)["unchanged"] == 3
+    with database.writing() as session:
+        session.execute(delete(Movie))
+    result = imports.import_file(database, settings, path)
+    assert (result["kind"], result["inserted"]) == ("movies", 3)
+    assert everything(database) == first
+    with database.reading() as session:
+        assert catalogue.get(session, "2").imdb_id == "tt0000001"
 
 
 # Real data, where it is.

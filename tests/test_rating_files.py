@@ -49,9 +49,9 @@ def rows_of(data: DataFile) -> list[Row]:
     for chunk in data.chunks():
         if isinstance(chunk, RatingChunk):
             batch = chunk.batch(0, chunk.n_rows)
-            rows += zip(
-                batch.user_ids, batch.movie_ids, batch.stars.tolist(), batch.rated_at.tolist(), strict=True
-            )
+            users = [batch.user_ids[code] for code in batch.user_codes.tolist()]
+            movies = [batch.movie_ids[code] for code in batch.movie_codes.tolist()]
+            rows += zip(users, movies, batch.stars.tolist(), batch.rated_at.tolist(), strict=True)
     return rows
 
 
@@ -542,6 +542,96 @@ def test_a_format_that_is_given_is_believed(tmp_path: Path) -> None:
     assert rows_of(data) == [("1", "2", 3.0, 4_000_000)]
     with pytest.raises(InvalidInput, match="no known format"):
         recognise(written(tmp_path, u_data(ROWS)), format="csv")
+
+
+# Columns and scales that nobody can guess.
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
+def test_columns_may_be_named(delimiter: str, tmp_path: Path) -> None:
+    text = "when,Who?,what,Mark,user\n9,1,10,4,x\n8,2,20,2.5,y\n".replace(",", delimiter)
+    path = written(tmp_path, text)
+    with pytest.raises(InvalidInput, match="no known format"):
+        recognise(path)
+    data = recognise(path, columns="user=Who?, movie=what,stars=mark,time=when")
+    assert data.format == "csv"
+    assert rows_of(data) == [("1", "10", 4.0, 9_000_000), ("2", "20", 2.5, 8_000_000)]
+
+
+def test_a_named_column_comes_before_the_spelling_of_another(tmp_path: Path) -> None:
+    path = written(tmp_path, "userId,movieId,rating,score\n1,10,9,4\n")
+    assert rows_of(recognise(path, columns="stars=score"))[0][:3] == ("1", "10", 4.0)
+    # The column that spells a user is a movie here, so that it is no user any more.
+    swapped = recognise(path, columns="user=movieId,movie=userId,stars=score")
+    assert rows_of(swapped)[0][:3] == ("10", "1", 4.0)
+
+
+def test_members_of_json_lines_may_be_named(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"u": 1, "film": "x", "stars": 3, "rated_at": 9}\n{"u": 2, "film": "y"}\n')
+    data = recognise(path, columns="user=u,movie=film")
+    assert rows_of(data) == [("1", "x", 3.0, 9_000_000)]
+    assert errors_of(data) == [("line 2", "stars is missing")]
+    with pytest.raises(InvalidInput, match="not title"):
+        recognise(path, columns="title=t")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("user", "'user' is not like user=uid"),
+        ("user=", "'user=' is not like user=uid"),
+        ("users=uid", "there is no 'users'; before the = stands one of user, movie, stars, time"),
+        ("user=a,user=b", "'user' occurs twice"),
+        ("user=a,movie=a", "'a' occurs twice"),
+    ],
+)
+def test_columns_wrongly_written_are_refused(columns: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        rating_files.parse_columns(columns)
+    assert message in caught.value.detail
+    assert caught.value.errors[0].location == "columns"
+
+
+def test_columns_that_are_not_there_are_named_with_those_that_are(tmp_path: Path) -> None:
+    path = written(tmp_path, "who,what,mark\n1,10,4\n")
+    with pytest.raises(InvalidInput, match=r"no column 'uid'; its columns are 'who', 'what', 'mark'"):
+        recognise(path, columns="user=uid,movie=what,stars=mark")
+    with pytest.raises(InvalidInput, match="neither ratings"):
+        recognise(path, columns="user=who")
+    with pytest.raises(InvalidInput, match=r"columns of u\.data are known"):
+        recognise(written(tmp_path, u_data(ROWS)), columns="user=who", format="u.data")
+
+
+@pytest.mark.parametrize(
+    ("scale", "marks", "stars"),
+    [
+        ("", [0.5, 3.7, 5], [0.5, 3.7, 5]),
+        ("10", [1, 2, 7, 9, 10], [0.5, 1, 3.5, 4.5, 5]),
+        ("100", [0, 50, 100], [0.5, 2.75, 5]),
+        ("0 - 20", [0, 10, 20], [0.5, 2.75, 5]),
+        ("1-5", [1, 3, 5], [0.5, 2.75, 5]),
+        ("0-0.7", [0, 0.7], [0.5, 5]),
+    ],
+)
+def test_marks_of_other_scales_become_stars(
+    scale: str, marks: list[float], stars: list[float], tmp_path: Path
+) -> None:
+    numbers = "".join(f"1,{n},{mark}\n" for n, mark in enumerate(marks))
+    for ids in (numbers, numbers.replace("1,", "a,", 1)):  # clean numbers, and text, are read by other ways
+        data = recognise(written(tmp_path, "user,movie,rating\n" + ids), scale=scale)
+        assert [row[2] for row in rows_of(data)] == stars
+    objects = "".join(json.dumps({"user_id": 1, "movie_id": 1, "stars": mark}) + "\n" for mark in marks)
+    assert [row[2] for row in rows_of(recognise(written(tmp_path, objects), scale=scale))] == stars
+
+
+def test_marks_outside_the_scale_are_bad_rows(tmp_path: Path) -> None:
+    data = recognise(written(tmp_path, "user,movie,rating\n1,1,0\n1,2,11\n1,3,10\n"), scale="10")
+    assert [row[1:3] for row in rows_of(data)] == [("3", 5.0)]
+    assert errors_of(data)[0] == ("line 2", "stars must lie between 1 and 10, not 0")
+    for wrong in ("7", "5-1", "a-b", "-1-1", "1-"):
+        with pytest.raises(InvalidInput, match="LOW-HIGH") as caught:
+            rating_files.parse_scale(wrong)
+        assert caught.value.errors[0].location == "scale"
 
 
 # Packed files.

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
 from app import ratings
 from app.database import Database
 from app.errors import InvalidInput, NotFound
 from app.ratings import Counts, RatingBatch
-from app.tables import to_microseconds
+from app.tables import Rating, User, to_microseconds
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EARLIER = NOW - timedelta(days=1)
@@ -131,6 +132,63 @@ def test_opposed_batches_at_once_neither_deadlock_nor_lose_rows(database: Databa
         assert newest == {NOW + timedelta(seconds=23)}
 
 
+def test_people_erased_while_their_ratings_arrive_leave_no_rating_of_nobody(database: Database) -> None:
+    failures: list[BaseException] = []
+    stop = threading.Event()
+    n_erased = 0
+
+    def write(number: int) -> None:
+        try:
+            for round_ in range(15):
+                at = NOW + timedelta(seconds=10 * round_ + number)
+                rows: list[Row] = [(f"user{n % 5}", f"movie{n}", 3.0, at) for n in range(100)]
+                store(database, *rows, at=at)
+        except BaseException as error:
+            failures.append(error)
+
+    def erase() -> None:
+        nonlocal n_erased
+        while not stop.is_set():
+            for number in range(5):
+                try:
+                    with database.writing() as session:
+                        ratings.erase_user(session, f"user{number}")
+                    n_erased += 1
+                except NotFound:
+                    pass
+                except BaseException as error:
+                    failures.append(error)
+
+    eraser = threading.Thread(target=erase)
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(2)]
+    for thread in (eraser, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    stop.set()
+    eraser.join()
+    assert failures == []
+    assert n_erased > 0
+    with database.reading() as session:
+        n_known = session.scalar(
+            select(func.count()).select_from(Rating).join(User, User.user_key == Rating.user_key)
+        )
+        assert n_known == ratings.count(session)
+
+
+def test_rows_of_new_and_of_known_people_are_counted_together(database: Database) -> None:
+    known: list[Row] = [(f"old{n}", f"m{n % 50}", 3.0, NOW) for n in range(450)]
+    new: list[Row] = [(f"new{n}", f"m{n % 50}", 3.0, NOW) for n in range(450)]
+    assert store(database, *known) == Counts(inserted=450)
+    changed: list[Row] = [(user, movie, 4.0, LATER) for user, movie, _, _ in known[:200]]
+    repeated: list[Row] = [(user, movie, 2.0, EARLIER) for user, movie, _, _ in new[:7]]
+    more: list[Row] = [("old0", "more", 1.0, NOW)]
+    counts = store(database, *known, *changed, *repeated, *new, *more)
+    assert counts == Counts(inserted=451, updated=200, unchanged=250, superseded=207)
+    assert stored(database, "old0") == [("m0", 4.0, LATER), ("more", 1.0, NOW)]
+    assert stored(database, "new0") == [("m0", 3.0, NOW)]
+
+
 def test_a_snapshot_says_what_the_rows_say(database: Database) -> None:
     store(
         database,
@@ -149,6 +207,30 @@ def test_a_snapshot_says_what_the_rows_say(database: Database) -> None:
     }
     assert said == {("ann", "heat", 4.0), ("bob", "heat", 2.5), ("bob", "alien", 5.0)}
     assert list(taken.user_keys) == sorted(taken.user_keys)
+
+
+def test_a_snapshot_is_the_same_in_blocks_of_any_size(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    pairs = sorted(
+        {(int(rng.integers(40)), int(rng.integers(60))) for _ in range(900)}, key=lambda one: one[1]
+    )
+    given = {(f"u{user}", f"m{movie}"): float(np.float32(rng.uniform(0.5, 5))) for user, movie in pairs}
+    store(database, *((user, movie, stars, NOW) for (user, movie), stars in given.items()))
+    for fetch_rows in (1, 7, 100_000):
+        monkeypatch.setattr(ratings, "FETCH_ROWS", fetch_rows)
+        with database.reading() as session:
+            taken = ratings.snapshot(session)
+        said = {
+            (taken.user_ids[user], taken.vocabulary.movie_ids[movie]): float(stars)
+            for user, movie, stars in zip(taken.rows.users, taken.rows.indices, taken.rows.stars, strict=True)
+        }
+        assert said == given
+        assert taken.rows.n_ratings == len(given)
+        for user in range(taken.rows.n_users):
+            columns = taken.rows.indices[taken.rows.indptr[user] : taken.rows.indptr[user + 1]]
+            assert (np.diff(columns) > 0).all()
 
 
 def test_a_snapshot_of_nothing_is_empty(database: Database) -> None:

@@ -1,6 +1,6 @@
 """What else operators do over HTTP: how things stand, keys and the export."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,11 +9,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session
 
-from app import access, jobs, ratings, schedule
+from app import access, catalogue, jobs, ratings, schedule
 from app.access import Role
 from app.api.dependencies import DatabaseNow, Reading, SettingsNow, Writing, needs
 from app.api.problems import declared
 from app.api.schemas import Cursor, Limit, Page, RowId, Strict
+from app.database import Database
 from app.tables import ApiKey
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[needs("admin")])
@@ -137,11 +138,25 @@ def revoke_api_key(key: RowId, session: Writing) -> ApiKeyView:
 )
 def export_ratings(database: DatabaseNow) -> StreamingResponse:
     """Every rating as CSV, streamed; importing it again gives the same ratings."""
+    return _streamed(database, ratings.csv_lines)
 
+
+@router.get(
+    "/movies.csv",
+    responses=declared() | {200: {"content": {"text/csv": {}}, "description": "every movie"}},
+    response_class=StreamingResponse,
+    operation_id="export_movies",
+)
+def export_movies(database: DatabaseNow) -> StreamingResponse:
+    """Every movie as CSV, streamed; importing it again gives the same catalogue."""
+    return _streamed(database, catalogue.csv_lines)
+
+
+def _streamed(database: Database, lines_of: Callable[[Session], Iterator[str]]) -> StreamingResponse:
     def lines() -> Iterator[str]:
         # A session of its own: the route's would be closed before the stream has begun.
         with database.reading() as session:
-            yield from ratings.csv_lines(session)
+            yield from lines_of(session)
 
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8")
 

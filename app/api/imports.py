@@ -29,6 +29,11 @@ FORMATS_NOTE = (
     "auto recognises u.data, u.item, ratings.dat, movies.dat, CSV, TSV, JSON lines, and zips of them"
 )
 
+COLUMNS_NOTE = "names of columns that no usual spelling tells, as in user=uid,movie=mid,stars=score"
+SCALE_NOTE = (
+    "marks that are no stars: 10 (1 to 10), 100 (0 to 100), or LOW-HIGH; mapped to the stars linearly"
+)
+
 
 class ImportStateView(BaseModel):
     """An import; `state` and `progress` are those of its job."""
@@ -44,6 +49,7 @@ class ImportStateView(BaseModel):
     kind: str
     format: str
     rows: int = Field(description="rows dealt with so far; the counts sum to it")
+    rows_per_second: float | None = Field(description="on average since the import was started")
     counts: CountsView
     errors: list[Mistake] = Field(description="the first 100 bad rows")
     error: str | None
@@ -73,7 +79,7 @@ _BODY = {
 @router.post(
     "",
     dependencies=[needs("write")],
-    responses=declared(413),
+    responses=declared(413, 507),
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=_BODY,
     operation_id="create_import",
@@ -85,27 +91,22 @@ async def create_import(
     settings: SettingsNow,
     kind: Annotated[Literal["auto", "ratings", "movies"], Query()] = "auto",
     format: Annotated[str, Query(max_length=32, description=FORMATS_NOTE)] = "auto",  # noqa: A002
+    columns: Annotated[str, Query(max_length=1000, description=COLUMNS_NOTE)] = "",
+    scale: Annotated[str, Query(max_length=32, description=SCALE_NOTE)] = "",
     on_error: Annotated[
         Literal["reject", "skip"], Query(description="a bad row stops the whole file, or is left out")
     ] = "reject",
     file_name: Annotated[str | None, Query(max_length=255)] = None,
 ) -> ImportStateView:
     """Send a file of ratings or movies; `Location` says where to watch the import."""
-    imports.check_options(kind=kind, format=format, on_error=on_error)
-    _refuse_announced_size(request, settings)
-    spooled, sent_name = await _spooled(request, settings)
+    options = {"kind": kind, "format": format, "columns": columns, "scale": scale, "on_error": on_error}
+    imports.check_options(**options)
+    announced = _announced_size(request, settings)
+    spooled, sent_name = await _spooled(request, settings, announced)
 
     def submit() -> ImportView:
         try:
-            return _submit(
-                database,
-                spooled,
-                settings,
-                file_name=file_name or sent_name,
-                kind=kind,
-                format_=format,
-                on_error=on_error,
-            )
+            return _submit(database, spooled, settings, file_name or sent_name, options)
         except BaseException:
             spooled.discard()
             raise
@@ -132,35 +133,28 @@ def _submit(
     database: Database,
     spooled: SpooledFile,
     settings: Settings,
-    *,
     file_name: str | None,
-    kind: str,
-    format_: str,
-    on_error: str,
+    options: dict[str, str],
 ) -> ImportView:
     with database.writing() as session:
         record = imports.submit(
-            session,
-            spooled,
-            file_name=file_name,
-            kind=kind,
-            format=format_,
-            on_error=on_error,
-            max_attempts=settings.job_max_attempts,
+            session, spooled, file_name=file_name, max_attempts=settings.job_max_attempts, **options
         )
         return imports.get(session, record.import_id)
 
 
-def _refuse_announced_size(request: Request, settings: Settings) -> None:
-    """A body that announces itself as too large need not be read at all."""
+def _announced_size(request: Request, settings: Settings) -> int:
+    """Bytes that the body says it has, 0 when it does not; one too large need not be read at all."""
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > settings.upload_limit + FORM_OVERHEAD:
+    n_bytes = int(announced) if announced.isdigit() else 0
+    if n_bytes > settings.upload_limit + FORM_OVERHEAD:
         raise TooLarge(
             f"An import file may have {settings.upload_limit:,} bytes at most. Pack it, or split it."
         )
+    return n_bytes
 
 
-async def _spooled(request: Request, settings: Settings) -> tuple[SpooledFile, str | None]:
+async def _spooled(request: Request, settings: Settings, announced: int) -> tuple[SpooledFile, str | None]:
     """The body on disk and the name that a form gave it. A client that goes away leaves nothing behind."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = None
@@ -170,7 +164,7 @@ async def _spooled(request: Request, settings: Settings) -> tuple[SpooledFile, s
                 "The multipart form names no boundary. Let your HTTP library set Content-Type."
             )
         form = _FormFile(options[b"boundary"])
-    upload = await run_in_threadpool(Spool, settings)
+    upload = await run_in_threadpool(Spool, settings, announced)
     try:
         async for block in request.stream():
             for piece in form.pieces(block) if form else (block,):
@@ -263,6 +257,7 @@ def _state(view: ImportView) -> ImportStateView:
         kind=view.kind,
         format=view.format,
         rows=view.rows,
+        rows_per_second=view.rows_per_second,
         counts=CountsView.model_validate(view.counts),
         errors=[Mistake(location=one.location, message=one.message) for one in view.errors],
         error=view.error,

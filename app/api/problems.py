@@ -72,6 +72,7 @@ _TEXTS = {
     413: "The content is too large",
     422: "The input is not valid",
     503: "The database is away or busy; Retry-After says when to try again",
+    507: "There is no space left to store this",
 }
 
 

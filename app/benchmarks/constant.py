@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from app import logs, ratings
 from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
-from app.api.recommendations import ListView, RecommendIn
+from app.api.recommendations import ComparedListView, ListView, RecommendIn
 from app.api.schemas import Limit, PathId, stars_by_movie
 from app.main import create_app
 from app.recommendations import RankedMovie, RecommendationList
@@ -48,9 +48,9 @@ def add_constant_routes(app: FastAPI) -> None:
     @app.post("/constant/recommendations", dependencies=[needs("read")])
     def constant_for_ratings(
         body: RecommendIn, session: Reading, serving: ServingNow, settings: SettingsNow
-    ) -> ListView:
+    ) -> ComparedListView:
         stars_by_movie(body.ratings or [], settings, session)
-        return ListView.model_validate(constant_list(body.limit))
+        return ComparedListView.model_validate(constant_list(body.limit))
 
 
 class Answer(BaseModel):

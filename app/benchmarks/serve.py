@@ -260,7 +260,7 @@ def fill(url: str, shape: tuple[int, int, int], hidden_units: int) -> Filled:
         users, movies = rows.users.astype(str).tolist(), rows.indices.astype(str).tolist()
         for start in range(0, rows.n_ratings, STORE_ROWS):
             part = slice(start, start + STORE_ROWS)
-            batch = RatingBatch(
+            batch = RatingBatch.of_columns(
                 users[part],
                 movies[part],
                 rows.stars[part].astype(np.float64),

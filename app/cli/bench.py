@@ -7,11 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from app.benchmarks import beside_fit, rbm, serve
-from app.cli.terminal import (
-    out,
-    say,
-)
+from app.benchmarks import beside_fit, imports, rbm, serve
+from app.cli.terminal import out, read_settings, say
 from app.errors import InvalidInput
 
 bench = typer.Typer(help="Measure speed.", no_args_is_help=True)
@@ -61,7 +58,34 @@ def bench_serve(
     _show(report, json_file)
 
 
-def _show(report: rbm.SpeedReport | serve.ServeReport, json_file: Path | None) -> None:
+@bench.command("import")
+def bench_import(
+    rows: Annotated[int, typer.Option(min=1_000, help="Ratings in the file.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Turns of driver and import.")] = 3,
+    postgresql: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of a PostgreSQL database whose role may create others; by default "
+            "HARMONIUM_DATABASE_URL, where that is one."
+        ),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
+) -> None:
+    """Time imports beside the database drivers themselves, and what is read and written meanwhile."""
+    settings = read_settings()
+    if postgresql is None and settings.database_url.startswith("postgresql"):
+        postgresql = settings.database_url
+    if postgresql is None:
+        say("PostgreSQL is left out: give its URL with --postgresql.")
+    # As many ratings a user and a movie as MovieLens' sets of that size have.
+    shape = (max(50, rows // 154), max(300, round(59_000 * (rows / 25_000_000) ** 0.5)), rows)
+    report = imports.measure_imports(
+        imports.Scale(shape=shape, rounds=rounds), postgresql=postgresql, on_progress=say
+    )
+    _show(report, json_file)
+
+
+def _show(report: rbm.SpeedReport | serve.ServeReport | imports.ImportReport, json_file: Path | None) -> None:
     """The tables, and the figures as JSON where they are wanted."""
     for title, columns, lines in report.tables():
         shown = Table(title=title)

@@ -2,13 +2,15 @@
 
 import sys
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from app import imports, ratings
-from app.cli.terminal import AsJson, open_database, print_json, progress, read_settings, tell
+from app import catalogue, imports, ratings
+from app.cli.terminal import AsJson, Bar, open_database, print_json, progress, read_settings, tell
 from app.database import Database
 
 app = typer.Typer()
@@ -21,6 +23,12 @@ def import_(
     files: Annotated[list[Path], typer.Argument(help="u.data, u.item, ratings.csv, movies.dat, a zip, …")],
     kind: Annotated[Literal["auto", "ratings", "movies"], typer.Option()] = "auto",
     format_: Annotated[str, typer.Option("--format", help="Override what the content looks like.")] = "auto",
+    columns: Annotated[
+        str, typer.Option(help="Names of columns, as in user=uid,movie=mid,stars=score.")
+    ] = "",
+    scale: Annotated[
+        str, typer.Option(help="Marks that are no stars: 10 (1 to 10), 100 (0 to 100), or LOW-HIGH.")
+    ] = "",
     on_error: Annotated[
         Literal["reject", "skip"], typer.Option(help="A bad row stops the whole file, or is left out.")
     ] = "reject",
@@ -31,7 +39,7 @@ def import_(
     results = []
     with open_database(settings) as database:
         for path in files:
-            with progress(f"importing {path.name}") as on_progress:
+            with progress(f"importing {path.name}") as bar:
                 started = time.monotonic()
                 result = imports.import_file(
                     database,
@@ -39,8 +47,11 @@ def import_(
                     path,
                     kind=kind,
                     format_=format_,
+                    columns=columns,
+                    scale=scale,
                     on_error=on_error,
-                    on_progress=on_progress,
+                    on_progress=bar,
+                    on_rows=_pace(bar),
                 )
                 seconds = time.monotonic() - started
             results.append({"file": str(path), **result})
@@ -52,9 +63,11 @@ def import_(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="Where to write; - is standard output.")] = Path("-"),
+    file: Annotated[
+        Path, typer.Argument(help="Where to write; - is standard output. A .zip takes the movies along.")
+    ] = Path("-"),
 ) -> None:
-    """Write every rating as CSV; importing it again gives the same ratings."""
+    """Write every rating as CSV, or ratings and movies as a zip; importing it gives the same again."""
     settings = read_settings()
     with open_database(settings) as database, database.reading() as session:
         if str(file) == "-":
@@ -62,9 +75,17 @@ def export(
                 sys.stdout.write(piece)
             return
         unfinished = file.with_name(file.name + ".part")
-        with unfinished.open("w", encoding="utf-8", newline="") as target:
-            for piece in ratings.csv_lines(session):
-                target.write(piece)
+        parts = (("movies.csv", catalogue.csv_lines), ("ratings.csv", ratings.csv_lines))
+        if file.suffix.lower() == ".zip":
+            with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, lines_of in parts:
+                    with archive.open(name, "w", force_zip64=True) as member:
+                        for piece in lines_of(session):
+                            member.write(piece.encode())
+        else:
+            with unfinished.open("w", encoding="utf-8", newline="") as target:
+                for piece in ratings.csv_lines(session):
+                    target.write(piece)
         unfinished.replace(file)
 
 
@@ -77,6 +98,20 @@ def db_upgrade() -> None:
     finally:
         database.close()
     tell(f"applied {', '.join(applied)}" if applied else "nothing to do")
+
+
+def _pace(bar: Bar) -> Callable[[str, int], None]:
+    """Say beside the bar how many rows are checked or stored, and how many a second."""
+    doing, began, now = "", 0.0, time.monotonic()
+
+    def say(done: str, rows: int) -> None:
+        nonlocal doing, began, now
+        if done != doing:
+            doing, began = done, now
+        now = time.monotonic()
+        bar.words(f"{rows:,} rows {done}, {rows / max(now - began, 1e-3):,.0f} rows/s")
+
+    return say
 
 
 def _print_import(path: Path, result: dict[str, Any], seconds: float) -> None:

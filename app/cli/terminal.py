@@ -44,8 +44,23 @@ def open_database(settings: Settings) -> Iterator[Database]:
         database.close()
 
 
+class Bar:
+    """What `progress` hands out: call it with a number from 0 to 1."""
+
+    def __init__(self, show: Callable[[float, str], None]) -> None:
+        self._show = show
+        self._words = ""
+
+    def __call__(self, share: float) -> None:
+        self._show(share, self._words)
+
+    def words(self, words: str) -> None:
+        """What to say beside the bar from the next call on."""
+        self._words = words
+
+
 @contextmanager
-def progress(description: str) -> Iterator[Callable[[float], None]]:
+def progress(description: str) -> Iterator[Bar]:
     """A bar on a terminal, a line every tenth elsewhere; both on standard error."""
     if err.is_terminal:
         with Progress(
@@ -53,21 +68,22 @@ def progress(description: str) -> Iterator[Callable[[float], None]]:
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
             console=err,
             transient=True,
         ) as bar:
-            task = bar.add_task(description, total=1.0)
-            yield lambda share: bar.update(task, completed=share)
+            task = bar.add_task(description, total=1.0, words="")
+            yield Bar(lambda share, words: bar.update(task, completed=share, words=words))
         return
     shown = -1
 
-    def show(share: float) -> None:
+    def show(share: float, words: str) -> None:
         nonlocal shown
         if int(share * 10) > shown:
             shown = int(share * 10)
-            say(f"{description}: {shown * 10} %")
+            say(f"{description}: {shown * 10} %" + (f", {words}" if words else ""))
 
-    yield show
+    yield Bar(show)
 
 
 def say(words: str) -> None:

@@ -53,6 +53,18 @@ def test_a_form_becomes_movies(client: TestClient, work: Callable[[], None], pac
     assert client.get("/v1/movies/11").json()["year"] == 1999
 
 
+def test_the_exported_catalogue_changes_nothing(client: TestClient, work: Callable[[], None]) -> None:
+    send(client, MOVIES)
+    work()
+    exported = client.get("/v1/admin/movies.csv")
+    assert exported.headers["content-type"] == "text/csv; charset=utf-8"
+    assert exported.text.splitlines()[1] == "10,Heat,1995,|Action|Crime|,,"
+    again = send(client, exported.content)
+    work()
+    counts = client.get(f"/v1/imports/{again['id']}").json()["counts"]
+    assert (counts["unchanged"], sum(counts.values())) == (2, 2)
+
+
 def test_a_bad_row_stops_the_file_and_is_named(client: TestClient, work: Callable[[], None]) -> None:
     bad = CSV + b"3,12,eleven,1000000003\n"
     queued = send(client, bad)
@@ -67,6 +79,16 @@ def test_a_bad_row_stops_the_file_and_is_named(client: TestClient, work: Callabl
     assert (done["state"], done["counts"]["inserted"], done["counts"]["rejected"]) == ("succeeded", 3, 1)
 
 
+def test_columns_and_scale_are_taken_along(client: TestClient, work: Callable[[], None]) -> None:
+    queued = send(client, b"who,what,mark\n1,10,7\n", columns="user=who,movie=what,stars=mark", scale="10")
+    work()
+    assert client.get(f"/v1/imports/{queued['id']}").json()["counts"]["inserted"] == 1
+    assert client.get("/v1/users/1/ratings").json()["items"][0]["stars"] == 3.5
+    queued = send(client, b"who,what,mark\n1,10,7\n", columns="user=whom")
+    work()
+    assert "'who', 'what', 'mark'" in client.get(f"/v1/imports/{queued['id']}").json()["error"]
+
+
 def test_imports_are_listed_newest_first(client: TestClient) -> None:
     ids = [send(client, CSV)["id"] for _ in range(3)]
     listed = client.get("/v1/imports", params={"limit": 2}).json()
@@ -77,7 +99,13 @@ def test_imports_are_listed_newest_first(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "location"), [({"kind": "songs"}, "query.kind"), ({"format": "xlsx"}, "format")]
+    ("params", "location"),
+    [
+        ({"kind": "songs"}, "query.kind"),
+        ({"format": "xlsx"}, "format"),
+        ({"columns": "uid"}, "columns"),
+        ({"scale": "many"}, "scale"),
+    ],
 )
 def test_unknown_options_are_refused_before_the_body_is_kept(
     client: TestClient, settings: Settings, params: dict[str, str], location: str
@@ -137,6 +165,16 @@ def test_a_file_beyond_the_limit_is_refused_and_leaves_nothing(
     answer = small.post("/v1/imports", content=content if announced else blocks(), headers=headers)
     assert answer.status_code == 413
     assert "10,000 bytes" in answer.json()["detail"]
+    assert spooled(settings) == []
+
+
+def test_a_file_that_the_disk_has_no_space_for_is_refused_and_leaves_nothing(settings: Settings) -> None:
+    greedy = settings.model_copy(update={"disk_reserve": 2**62})
+    with TestClient(create_app(greedy), base_url="http://127.0.0.1") as client:
+        answer = client.post("/v1/imports", content=CSV)
+    assert answer.status_code == 507
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "HARMONIUM_DISK_RESERVE" in answer.json()["detail"]
     assert spooled(settings) == []
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from app.learning import geometry
 from app.learning.configuration import TrainingConfiguration
-from app.learning.geometry import POPULARITY_SHARE, neighbours, normalised, unit_vectors
+from app.learning.geometry import LOVED, POPULARITY_SHARE, neighbours, normalised, unit_vectors
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 from app.learning.ranking import top
@@ -22,12 +22,15 @@ def test_neighbours_of_science_fiction_are_science_fiction(trained: Machines) ->
 
 
 def test_similarity_is_the_cosine_of_what_two_lovers_call_to_mind(trained: Machines) -> None:
+    def loved(column: int) -> NDArray[np.floating]:
+        return trained.fold_in(RatingRows.single([column], [LOVED], N_MOVIES))[0]
+
     def picture(column: int) -> NDArray[np.float64]:
-        hidden: NDArray[np.float64] = trained.fold_in(RatingRows.single([column], [5], N_MOVIES))[0] - mean
+        hidden: NDArray[np.float64] = loved(column) - mean
         return hidden
 
     weight = trained.popularity / trained.popularity.sum()
-    everyone = [trained.fold_in(RatingRows.single([column], [5], N_MOVIES))[0] for column in range(N_MOVIES)]
+    everyone = [loved(column) for column in range(N_MOVIES)]
     mean = weight @ np.array(everyone, dtype=np.float64)
     one, other = picture(3), picture(17)
     expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)

@@ -253,6 +253,10 @@ def test_a_batch_asks_the_database_as_often_as_a_single_list(
     session.connection()  # begins the transaction, which is a statement on SQLite
     event.listen(database.engine, "before_cursor_execute", note)
     try:
+        recommendations.for_user(
+            session, serving, "even1", Wanted(genre="Odd")
+        )  # titles are kept from now on
+        asked.clear()
         recommendations.for_user(session, serving, "even0", Wanted(genre="Odd"))
         single = len(asked)
         asked.clear()

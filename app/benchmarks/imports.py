@@ -1,0 +1,497 @@
+"""How fast files go in and ratings come out: behind `harmonium bench import` and docs/benchmarks.md.
+
+Made-up ratings are written to a CSV file in MovieLens' format and imported the way `harmonium import` does
+it, each time into a fresh database and in a process of its own, so that its memory is its own. In turns with
+that, the driver itself upserts the same ratings, as integer keys, in the same order and the same number of
+rows a transaction, into a table of the same shape in the same database: the ceiling. Its clock stands still
+while Python rows are made. While a file is imported for the first time, another process stores one rating
+every tenth of a second through the code that answers a `PUT`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import secrets
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import make_url, text
+
+from app import catalogue, imports, ratings
+from app.benchmarks.machine import describe_machine, most_resident, seconds_of
+from app.catalogue import MovieEntry
+from app.database import Database
+from app.errors import Misconfigured
+from app.imports import SLICE_ROWS
+from app.learning.synthetic import synthetic_ratings
+from app.ratings import RatingBatch
+from app.settings import Settings
+
+PUT_EVERY = 0.1  # seconds
+SEARCHES = 400
+N_WORDS = 30_000  # that titles are made of
+LINES_AT_ONCE = 500_000
+FIRST_TIME, LAST_TIME = 1_000_000_000, 1_600_000_000  # seconds since 1970, as in MovieLens' sets
+
+CEILING_TABLE = (
+    "CREATE TABLE ceiling (user_key BIGINT NOT NULL, movie_key BIGINT NOT NULL, "
+    "stars DOUBLE PRECISION NOT NULL, rated_at BIGINT NOT NULL, PRIMARY KEY (user_key, movie_key))"
+)
+CEILING_UPSERT = (
+    "ON CONFLICT (user_key, movie_key) DO UPDATE SET stars = excluded.stars, rated_at = excluded.rated_at "
+    "WHERE ceiling.rated_at < excluded.rated_at"
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much to measure.
+
+    Attributes:
+        shape: users, movies and ratings of the file.
+        rounds: turns of ceiling and import.
+        titles: movies of the catalogue that is searched.
+        ceiling_rows: ratings that the ceiling is measured with, at most.
+    """
+
+    shape: tuple[int, int, int] = (6_040, 3_706, 1_000_000)
+    rounds: int = 3
+    titles: int = 90_000
+    ceiling_rows: int = 2_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One import in a process of its own: seconds, the counts, and bytes in memory beyond those before it."""
+
+    seconds: float
+    counts: dict[str, int]
+    memory: int
+
+
+@dataclass(frozen=True)
+class DatabaseFigures:
+    """One database; medians over the rounds, ratings a second unless they say otherwise.
+
+    Attributes:
+        database: what it is, with its version.
+        ceiling: the driver's own upsert.
+        first, again: a file into an empty database, and the same file once more.
+        share: of the ceiling that `first` reaches, the median of the rounds' ratios.
+        again_share: the same of `again` and `first`.
+        seconds: of the first import.
+        memory: bytes, the most of any import.
+        size: bytes that the database grew by in the first import.
+        put_p50, put_p99, put_most: seconds to store one rating while a file is imported.
+        puts: how many were.
+        snapshot: seconds to read all ratings for training; `snapshot_memory`: bytes for that.
+        search_p50, search_p95: seconds of a search in the catalogue.
+    """
+
+    database: str
+    ceiling: float
+    first: float
+    again: float
+    share: float
+    again_share: float
+    seconds: float
+    memory: int
+    size: int
+    put_p50: float
+    put_p99: float
+    put_most: float
+    puts: int
+    snapshot: float
+    snapshot_memory: int
+    search_p50: float
+    search_p95: float
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What `measure_imports` found."""
+
+    machine: dict[str, Any]
+    shape: tuple[int, int, int]
+    rounds: int
+    file_bytes: int
+    databases: list[DatabaseFigures]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as JSON-safe values."""
+        return dataclasses.asdict(self)
+
+    def tables(self) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+        """The figures for people: title, columns and lines of each table."""
+        figures: list[tuple[str, Callable[[DatabaseFigures], str]]] = [
+            ("the driver's upsert, ratings/s", lambda one: f"{one.ceiling:,.0f}"),
+            ("first import, ratings/s", lambda one: f"{one.first:,.0f}"),
+            ("  share of the driver's upsert", lambda one: f"{one.share:.2f}"),
+            ("  seconds", lambda one: f"{one.seconds:.1f}"),
+            ("the same file again, ratings/s", lambda one: f"{one.again:,.0f}"),
+            ("  times as fast as the first", lambda one: f"{one.again_share:.2f}"),
+            ("memory over the idle process, MB", lambda one: f"{one.memory / 1e6:.0f}"),
+            ("size of the database, MB", lambda one: f"{one.size / 1e6:.0f}"),
+            ("PUT meanwhile, p50, ms", lambda one: f"{one.put_p50 * 1e3:.1f}"),
+            ("  p99, ms", lambda one: f"{one.put_p99 * 1e3:.0f}"),
+            ("  longest of how many, ms", lambda one: f"{one.put_most * 1e3:.0f} of {one.puts}"),
+            ("snapshot for training, s", lambda one: f"{one.snapshot:.1f}"),
+            ("  memory over the idle process, MB", lambda one: f"{one.snapshot_memory / 1e6:.0f}"),
+            ("search, p50, ms", lambda one: f"{one.search_p50 * 1e3:.1f}"),
+            ("  p95, ms", lambda one: f"{one.search_p95 * 1e3:.1f}"),
+        ]
+        lines = [[name, *(show(one) for one in self.databases)] for name, show in figures]
+        n_users, n_movies, n_ratings = self.shape
+        title = f"{n_ratings:,} ratings by {n_users:,} users of {n_movies:,} movies"
+        title += f", a file of {self.file_bytes / 1e6:.0f} MB"
+        yield title, ["", *(one.database for one in self.databases)], lines
+
+
+def measure_imports(
+    scale: Scale, *, postgresql: str | None, on_progress: Progress = lambda words: None
+) -> ImportReport:
+    """Measure SQLite in a temporary folder and, if it is given, PostgreSQL in databases of our own.
+
+    Args:
+        postgresql: the URL of a database on the server; whoever it names must be allowed to create others.
+        on_progress: is told what is being measured.
+
+    Raises:
+        Misconfigured: databases cannot be created there.
+    """
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="harmonium-bench-") as name:
+        folder = Path(name)
+        on_progress(f"making up {scale.shape[2]:,} ratings")
+        file = folder / "ratings.csv"
+        _in_process(write_file, file, scale.shape)
+        places = [lambda: _sqlite(folder)]
+        if postgresql is not None:
+            places.append(lambda: _postgresql(postgresql))
+        for place in places:
+            figures.append(_measure(place, file, scale, on_progress))
+        n_bytes = file.stat().st_size
+    return ImportReport(describe_machine(), scale.shape, scale.rounds, n_bytes, figures)
+
+
+def write_file(file: Path, shape: tuple[int, int, int]) -> None:
+    """Made-up ratings as MovieLens' `ratings.csv` has them: by user, with times in any order."""
+    rows = synthetic_ratings(*shape)
+    rng = np.random.default_rng(0)
+    users = rows.users
+    with file.open("w", encoding="ascii") as target:
+        target.write("userId,movieId,rating,timestamp\n")
+        for start in range(0, rows.n_ratings, LINES_AT_ONCE):
+            part = slice(start, start + LINES_AT_ONCE)
+            times = rng.integers(FIRST_TIME, LAST_TIME, len(users[part]))
+            lines = zip(
+                (users[part] + 1).tolist(),
+                (rows.indices[part] + 1).tolist(),
+                rows.stars[part].tolist(),
+                times.tolist(),
+                strict=True,
+            )
+            target.writelines(f"{user},{movie},{stars},{time_}\n" for user, movie, stars, time_ in lines)
+
+
+def _measure(place: Callable[[], Any], file: Path, scale: Scale, on_progress: Progress) -> DatabaseFigures:
+    ceilings, firsts, seconds, agains, puts = [], [], [], [], []
+    memory = 0
+    for round_ in range(scale.rounds):
+        with place() as url, _opened(url) as database:
+            name = _name_of(database)
+            on_progress(f"{name}: the driver's upsert, round {round_ + 1} of {scale.rounds}")
+            ceilings.append(_in_process(_ceiling, url, file, scale.ceiling_rows))
+            before = _size(database)
+            on_progress(f"{name}: first import")
+            with _puts(url) as taken:
+                first = _in_process(_import, url, file)
+            puts += taken()
+            size = _size(database) - before
+            on_progress(f"{name}: took {first.seconds:.1f} s; the same file again")
+            again = _in_process(_import, url, file)
+            if again.counts["unchanged"] != scale.shape[2]:
+                raise AssertionError(f"a second import must change nothing: {again.counts}")
+            firsts.append(scale.shape[2] / first.seconds)
+            seconds.append(first.seconds)
+            agains.append(scale.shape[2] / again.seconds)
+            memory = max(memory, first.memory, again.memory)
+            if round_ == scale.rounds - 1:
+                on_progress(f"{name}: took {again.seconds:.1f} s; snapshot for training")
+                snapshot = _in_process(_snapshot, url)
+                on_progress(f"{name}: took {snapshot.seconds:.1f} s; search")
+                _in_process(_fill_catalogue, url, scale.titles)
+                searches = _in_process(_search, url, scale.titles)
+    return DatabaseFigures(
+        database=name,
+        ceiling=statistics.median(ceilings),
+        first=statistics.median(firsts),
+        again=statistics.median(agains),
+        share=statistics.median(ours / theirs for ours, theirs in zip(firsts, ceilings, strict=True)),
+        again_share=statistics.median(later / ours for later, ours in zip(agains, firsts, strict=True)),
+        seconds=statistics.median(seconds),
+        memory=memory,
+        size=size,
+        put_p50=float(np.quantile(puts, 0.5)),
+        put_p99=float(np.quantile(puts, 0.99)),
+        put_most=max(puts),
+        puts=len(puts),
+        snapshot=snapshot.seconds,
+        snapshot_memory=snapshot.memory,
+        search_p50=float(np.quantile(searches, 0.5)),
+        search_p95=float(np.quantile(searches, 0.95)),
+    )
+
+
+def _in_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, arguments)
+
+
+# Each of these runs in a process of its own.
+
+
+def _import(url: str, file: Path) -> Run:
+    settings = Settings(database_url=url)
+    counts: dict[str, Any] = {}
+    with _opened(url) as database:
+        idle = most_resident()
+        seconds = seconds_of(lambda: counts.update(imports.import_file(database, settings, file)))
+    return Run(seconds, {name: counts[name] for name in ("inserted", "unchanged")}, most_resident() - idle)
+
+
+def _snapshot(url: str) -> Run:
+    with _opened(url) as database, database.reading() as session:
+        idle = most_resident()
+        seconds = seconds_of(lambda: ratings.snapshot(session))
+    return Run(seconds, {}, most_resident() - idle)
+
+
+def _fill_catalogue(url: str, n_titles: int) -> None:
+    """Movies with made-up titles, a few of them very popular."""
+    with _opened(url) as database:
+        entries = [
+            MovieEntry(str(number + 1), title, 1920 + number % 100)
+            for number, title in enumerate(_titles(n_titles))
+        ]
+        for start in range(0, n_titles, SLICE_ROWS):
+            with database.writing() as session:
+                catalogue.store(session, entries[start : start + SLICE_ROWS], now=datetime.now(UTC))
+        with database.reading() as session:
+            found = catalogue.of_ids(session, [entry.movie_id for entry in entries])
+        popularity = np.minimum(np.random.default_rng(0).zipf(1.3, len(found)), 10**6).tolist()
+        with database.writing() as session:
+            keys = (movie.movie_key for movie in found.values())
+            catalogue.store_popularity(session, dict(zip(keys, popularity, strict=True)))
+        if not database.is_sqlite:
+            with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.execute(text("ANALYZE movies, movie_words"))  # autovacuum does it within a minute
+
+
+def _search(url: str, n_titles: int) -> list[float]:
+    """Seconds of searches for one to three beginnings of words, rare and common ones, as people type."""
+    rng = np.random.default_rng(1)
+    titles = _titles(n_titles)
+    seconds = []
+    with _opened(url) as database:
+        for number in range(SEARCHES + 10):
+            words = titles[int(rng.integers(n_titles))].split()[: int(rng.integers(1, 4))]
+            query = " ".join(word[: int(rng.integers(1, len(word) + 1))] for word in words)
+
+            def search(query: str = query) -> None:
+                with database.reading() as session:
+                    catalogue.page(session, query=query, limit=20)
+
+            taken = seconds_of(search)
+            if number >= 10:  # the first ones open connections
+                seconds.append(taken)
+    return seconds
+
+
+def _titles(n_titles: int) -> list[str]:
+    """Words by Zipf's law: the first is in every third title, as `the` is, the tenth in every thirtieth."""
+    share = np.cumsum(1 / np.arange(1, N_WORDS + 1))
+    ranks = np.searchsorted(share / share[-1], np.random.default_rng(0).random((n_titles, 4))) + 1
+    return [" ".join(_word(int(rank)) for rank in row) for row in ranks]
+
+
+def _word(rank: int) -> str:
+    """A made-up word; words of any rank begin with any letter."""
+    number = rank * 7_919 % 456_976
+    letters = "".join(chr(97 + number // 26**place % 26) for place in range(4))
+    return letters + "aeiou"[rank % 5] * (rank % 3)
+
+
+def _ceiling(url: str, file: Path, most: int) -> float:
+    """Ratings a second that the driver upserts, sorted by key, `SLICE_ROWS` in a transaction."""
+    table = np.loadtxt(file, delimiter=",", skiprows=1, max_rows=most, dtype=np.float64)
+    users, movies = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
+    columns = (users, movies, table[:, 2], table[:, 3].astype(np.int64) * 1_000_000)
+    with _opened(url) as database, closing(database.engine.raw_connection()) as connection:
+        driver: Any = connection.driver_connection
+        upsert = _upsert_sqlite if database.is_sqlite else _upsert_postgresql
+        seconds = upsert(driver, columns)
+        driver.execute("DROP TABLE ceiling")
+        driver.commit()
+    return len(users) / seconds
+
+
+def _upsert_sqlite(driver: sqlite3.Connection, columns: tuple[NDArray[Any], ...]) -> float:
+    driver.execute(CEILING_TABLE + " WITHOUT ROWID")
+    seconds = 0.0
+    for rows in _slices(columns):
+        started = time.perf_counter()
+        driver.execute("BEGIN IMMEDIATE")
+        driver.executemany(f"INSERT INTO ceiling VALUES (?, ?, ?, ?) {CEILING_UPSERT}", rows)
+        driver.execute("COMMIT")
+        seconds += time.perf_counter() - started
+    return seconds
+
+
+def _upsert_postgresql(driver: Any, columns: tuple[NDArray[Any], ...]) -> float:
+    driver.execute(CEILING_TABLE)
+    driver.execute("CREATE TEMPORARY TABLE staged (LIKE ceiling) ON COMMIT DELETE ROWS")
+    driver.commit()
+    seconds = 0.0
+    for rows in _slices(columns):
+        started = time.perf_counter()
+        with driver.cursor().copy("COPY staged FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        driver.execute(
+            f"INSERT INTO ceiling SELECT * FROM staged ORDER BY user_key, movie_key {CEILING_UPSERT}"
+        )
+        driver.commit()
+        seconds += time.perf_counter() - started
+    return seconds
+
+
+def _slices(columns: tuple[NDArray[Any], ...]) -> Iterator[list[tuple[Any, ...]]]:
+    for start in range(0, len(columns[0]), SLICE_ROWS):
+        yield list(zip(*(column[start : start + SLICE_ROWS].tolist() for column in columns), strict=True))
+
+
+def _put_until(url: str, stop: Any, seconds: Any) -> None:
+    """Store a rating of a few people every `PUT_EVERY` seconds, and note how long each took."""
+    with _opened(url) as database:
+        _put_ratings(database, stop, seconds)
+    seconds.put(None)
+
+
+def _put_ratings(database: Database, stop: Any, seconds: Any) -> None:
+    number = 0
+    while not stop.is_set():
+        number += 1
+        now = datetime.now(UTC)
+        # Movies that no file names: the counts of the import stay what they are.
+        batch = RatingBatch.of([(f"live-{number % 50}", f"live-{number % 7}", 3.0 + number % 2, now)])
+
+        def put(batch: RatingBatch = batch, now: datetime = now) -> None:
+            with database.writing() as session:
+                ratings.store(session, batch, received_at=now)
+
+        seconds.put(seconds_of(put))
+        stop.wait(PUT_EVERY)
+
+
+# Places.
+
+
+@contextmanager
+def _puts(url: str) -> Iterator[Callable[[], list[float]]]:
+    """Store single ratings in another process; what is yielded tells, afterwards, how long each took."""
+    context = multiprocessing.get_context("spawn")
+    stop, seconds = context.Event(), context.Queue()
+    process = context.Process(target=_put_until, args=(url, stop, seconds), daemon=True)
+    process.start()
+    taken = [seconds.get(timeout=60)]  # it is under way
+    try:
+        yield lambda: taken[1:] or taken
+    finally:
+        stop.set()
+        while (one := seconds.get(timeout=60)) is not None:
+            taken.append(one)
+        process.join()
+
+
+@contextmanager
+def _sqlite(folder: Path) -> Iterator[str]:
+    """The URL of a fresh SQLite database, for as long as it is used."""
+    path = folder / f"{secrets.token_hex(4)}.db"
+    url = f"sqlite:///{path}"
+    _upgrade(url)
+    try:
+        yield url
+    finally:
+        for leftover in folder.glob(f"{path.name}*"):
+            leftover.unlink()
+
+
+@contextmanager
+def _postgresql(server: str) -> Iterator[str]:
+    """The URL of a fresh database on the server, for as long as it is used."""
+    name = f"harmonium_bench_{secrets.token_hex(4)}"
+    autocommit = {"isolation_level": "AUTOCOMMIT"}
+    with (
+        _opened(server) as database,
+        database.engine.connect().execution_options(**autocommit) as connection,
+    ):
+        try:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        except Exception as error:
+            raise Misconfigured(
+                "The benchmark makes a PostgreSQL database of its own, and may not. Give the role CREATEDB."
+            ) from error
+        try:
+            url = make_url(server).set(database=name).render_as_string(hide_password=False)
+            _upgrade(url)
+            yield url
+        finally:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Database]:
+    """A database that answers; closed afterwards."""
+    with closing(Database(url)) as database:
+        database.ping()
+        yield database
+
+
+def _upgrade(url: str) -> None:
+    with closing(Database(url)) as database:
+        database.upgrade()
+
+
+def _name_of(database: Database) -> str:
+    if database.is_sqlite:
+        return f"SQLite {sqlite3.sqlite_version}"
+    with database.reading() as session:
+        return "PostgreSQL " + str(session.scalar(text("SHOW server_version"))).split()[0]
+
+
+def _size(database: Database) -> int:
+    """Bytes on disk."""
+    if not database.is_sqlite:
+        with database.reading() as session:
+            return int(session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")  # a checkpoint is no part of a transaction
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        connection.exec_driver_sql("BEGIN")
+        return int((pages - free) * connection.exec_driver_sql("PRAGMA page_size").scalar_one())
