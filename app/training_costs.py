@@ -24,7 +24,10 @@ FIXED_BYTES = 64 * 1024**2  # rows on their way out of the database, and what li
 READING_BYTES = 110  # a rating, while all are read and sorted
 RATING_BYTES = 70  # a rating, as arrays, while the machine is fitted
 USER_BYTES = 300  # a user's id and key
-PARAMETER_COPIES = 7  # of all weights: machine, step, gradient; or machine, the active one, its file twice
+PARAMETER_COPIES = (
+    7  # of the weights of binary units: machine, step, gradient; or machine, the active one, its file twice
+)
+OTHER_COPIES = 4  # of linear units and of the judge, which are not there while the machine moves
 SCORED_USERS = 512  # users that the gate ranks the catalogue for at once
 SCORE_COPIES = 4
 
@@ -102,17 +105,18 @@ def estimate(
     minibatch += 6 * rows * hidden
     linear = min(settings.linear_units or 0, shape.n_users, shape.n_movies)
     judging = JudgeSettings.by_shape(shape.n_users, shape.n_movies, shape.n_ratings).hidden_units
-    parameters = (n_visible + 1) * (hidden + 1) + linear * shape.n_movies + 2 * shape.n_movies * judging
+    parameters = (n_visible + 1) * (hidden + 1)
+    others = linear * shape.n_movies + 2 * shape.n_movies * judging
     reading = READING_BYTES * shape.n_ratings
     fitting = RATING_BYTES * shape.n_ratings
     memory = {
         "ratings": fitting + USER_BYTES * shape.n_users,
-        "parameters": PARAMETER_COPIES * FLOAT * parameters,
+        "parameters": FLOAT * (PARAMETER_COPIES * parameters + OTHER_COPIES * others),
         "minibatch": int(FLOAT * minibatch),
         "linear_units": _linear_bytes(shape, linear),
         "evaluation": FLOAT * SCORE_COPIES * min(SCORED_USERS, shape.n_users) * shape.n_movies,
         "fixed": FIXED_BYTES,
-        "model_file": FLOAT * parameters + 40 * shape.n_movies,
+        "model_file": FLOAT * (parameters + others) + 40 * shape.n_movies,
     }
     # Reading is over before anything is fitted: the larger of the two counts.
     rest = memory["parameters"] + memory["minibatch"] + memory["evaluation"] + memory["linear_units"]
@@ -124,13 +128,13 @@ def estimate(
 
 
 def _linear_bytes(shape: Shape, n_units: int) -> int:
-    """What finding the linear units holds: a square of the smaller side, or two thin matrices."""
+    """What finding the linear units holds: squares of the smaller side, or two thin matrices."""
+    smaller = min(shape.n_users, shape.n_movies)
     if not n_units:
         return 0
-    smaller = min(shape.n_users, shape.n_movies)
-    square = 3 * smaller**2 if smaller <= EXACT_FOR_MANY_TO else 0
-    thin = 3 * (shape.n_users + shape.n_movies) * n_units
-    return DOUBLE * (square + thin)
+    if smaller <= EXACT_FOR_MANY_TO:
+        return DOUBLE * (4 * smaller**2 + shape.n_movies * n_units)
+    return DOUBLE * 3 * (shape.n_users + shape.n_movies) * n_units
 
 
 def slowness_of(snapshot: Mapping[str, Any], configuration: Mapping[str, Any], seconds: float) -> float:

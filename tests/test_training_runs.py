@@ -71,7 +71,7 @@ def test_a_version_that_loses_at_the_gate_stays_a_candidate(database: Database, 
     half = settings.model_copy(update={"reserved_users_share": 0.5})
     good = train_version(database, half)
     # One hidden unit that hardly learns ranks like popularity at best.
-    worse = train_version(database, half, hidden_units=1, epochs=1, learning_rate=1e-6)
+    worse = train_version(database, half, hidden_units=1, linear_units=0, epochs=1, learning_rate=1e-6)
     with database.reading() as session:
         row, pointer = model_registry.get(session, worse), model_registry.active(session)
     assert pointer is not None

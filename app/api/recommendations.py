@@ -117,7 +117,7 @@ class RecommendIn(Explaining):
     )
 
 
-class BatchIn(Choosing):
+class RecommendBatchIn(Choosing):
     """Users, and what the list of each should hold."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_ids": ["42", "43"], "limit": 10}]})
@@ -485,7 +485,7 @@ def recommend(
     responses=declared(413),
     operation_id="recommend_for_users",
 )
-def recommend_for_users(body: BatchIn, session: Reading, serving: ServingNow) -> ListsView:
+def recommend_for_users(body: RecommendBatchIn, session: Reading, serving: ServingNow) -> ListsView:
     """The lists of many users at once, in the order asked; a user who is named twice has two."""
     found = recommendations.for_users(session, serving, body.user_ids, body.wanted())
     return ListsView(items=[ListView.model_validate(one) for one in found])

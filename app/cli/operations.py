@@ -253,11 +253,17 @@ def _line(event: RunEvent) -> str:
 
 
 def _curve(reports: list[dict[str, Any]]) -> Table:
-    names = [
-        "epoch", "reconstruction_error", "pseudo_log_likelihood", "mean_hidden_activity",
-        "weight_norm", "learning_rate", "seconds",
-    ]  # fmt: skip
-    table = Table(*(name.replace("_", " ") for name in names))
+    # Headings that fit side by side into 80 columns.
+    names = {
+        "epoch": "epoch",
+        "reconstruction_error": "error",
+        "pseudo_log_likelihood": "pseudo-ll",
+        "mean_hidden_activity": "activity",
+        "weight_norm": "norm",
+        "learning_rate": "rate",
+        "seconds": "seconds",
+    }
+    table = Table(*names.values(), title="epochs: reconstruction error, pseudo-log-likelihood, …")
     for found in reports:
         table.add_row(
             *(f"{found[name]:.4g}" if isinstance(found.get(name), int | float) else "" for name in names)

@@ -33,7 +33,13 @@ def routes(application: FastAPI) -> list[tuple[str, str]]:
 def needed_role(method: str, path: str) -> access.Role:
     if path.startswith("/v1/admin"):
         return "admin"
-    reading_posts = {"/v1/recommendations", "/v1/predictions", "/v1/questions"}
+    reading_posts = {
+        "/v1/recommendations",
+        "/v1/recommendations/batch",
+        "/v1/recommendations/group",
+        "/v1/predictions",
+        "/v1/questions",
+    }
     return "read" if method == "GET" or path in reading_posts else "write"
 
 

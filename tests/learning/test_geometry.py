@@ -22,8 +22,9 @@ def test_neighbours_of_science_fiction_are_science_fiction(trained: Machines) ->
 
 
 def test_similarity_is_the_cosine_of_what_two_lovers_call_to_mind(trained: Machines) -> None:
-    def loved(column: int) -> NDArray[np.floating]:
-        return trained.fold_in(RatingRows.single([column], [LOVED], N_MOVIES))[0]
+    def loved(column: int) -> NDArray[np.float32]:
+        hidden: NDArray[np.float32] = trained.fold_in(RatingRows.single([column], [LOVED], N_MOVIES))[0]
+        return hidden
 
     def picture(column: int) -> NDArray[np.float64]:
         hidden: NDArray[np.float64] = loved(column) - mean
