@@ -10,7 +10,6 @@ Three protocols, all of which rank the full catalogue without what the user was 
 What a ranking or a probability is made from is the training ratings (or those folded in) and nothing else.
 """
 
-import contextlib
 import math
 import sys
 from collections import defaultdict
@@ -23,7 +22,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from app import implicit_als, rating_files
+from app import implicit_als, rating_files, training_costs
 from app.catalogue import MovieEntry
 from app.errors import InvalidInput, TooLittleTrainingData, TrainingDiverged
 from app.learning import splitting
@@ -441,18 +440,9 @@ class _Blended:
 
 
 def spare_memory() -> int:
-    """Bytes that this process may still take without harm: three quarters of what is free, as Linux tells it.
-
-    The least of the machine's and of the control group's; a great number where nobody tells.
-    """
-    free = [sys.maxsize]
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        free.append(max(0, limit - used))
-    return min(free) // 4 * 3
+    """Bytes that this process may take without harm: three quarters of what is free, as far as is known."""
+    free = training_costs.free_memory()
+    return sys.maxsize if free is None else free // 4 * 3
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,11 @@ def available_memory(settings: Settings) -> int | None:
     """
     if settings.training_memory_limit:
         return settings.training_memory_limit
+    return free_memory()
+
+
+def free_memory() -> int | None:
+    """Bytes that this machine, or its container, has free; None where nothing says (no /proc)."""
     found = [size for size in (_free_of_machine(), _free_of_group()) if size is not None]
     return min(found, default=None)
 

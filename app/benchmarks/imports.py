@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import ProgrammingError
 
 from app import catalogue, imports, ratings
 from app.benchmarks.machine import describe_machine, most_resident, seconds_of
@@ -451,7 +452,7 @@ def _postgresql(server: str) -> Iterator[str]:
     ):
         try:
             connection.execute(text(f"CREATE DATABASE {name}"))
-        except Exception as error:
+        except ProgrammingError as error:
             raise Misconfigured(
                 "The benchmark makes a PostgreSQL database of its own, and may not. Give the role CREATEDB."
             ) from error

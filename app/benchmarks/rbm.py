@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.benchmarks.machine import busy_neighbours, describe_machine, most_resident, seconds_of, usable_cores
+from app.benchmarks.machine import busy_neighbours, describe_machine, most_resident, seconds_of
 from app.errors import Misconfigured
 from app.learning.ascent import constant, momentum_step
 from app.learning.configuration import TrainingConfiguration
@@ -32,6 +32,7 @@ from app.learning.synthetic import synthetic_ratings
 from app.learning.training import EpochReport, train
 from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
+from app.worker import usable_cores
 
 COMPARED_HIDDEN = 256
 COMPARED_RATE = 0.01
