@@ -15,6 +15,7 @@ from app.learning.configuration import TrainingConfiguration
 from app.learning.judge import JudgeSettings
 from app.learning.linear_units import EXACT_FOR_MANY_TO
 from app.learning.visible_design import DESIGNS
+from app.learning.weighted_units import ROUNDS, SOLVED_AT_ONCE
 from app.settings import Settings
 
 FLOAT = 4  # bytes of a number in the machine
@@ -51,7 +52,7 @@ class Estimate:
     Attributes:
         shape: what it was reckoned for.
         memory: bytes by part; `ratings`, `parameters`, `minibatch`,
-            `linear_units`, `evaluation` and `fixed` sum to the most
+            `linear_units` (or the weighted ones, which follow), `evaluation` and `fixed` sum to the most
             that is held at once, `model_file` is what the version will take in the database.
         seconds: from the first row read to the version stored, on one thread.
         seconds_from: what the speed was taken from, in words.
@@ -104,16 +105,17 @@ def estimate(
         touched, minibatch = n_visible, 2 * rows * n_visible
     minibatch += 6 * rows * hidden
     linear = min(settings.linear_units or 0, shape.n_users, shape.n_movies)
+    weighted = min(settings.weighted_units or 0, shape.n_users, shape.n_movies)
     judging = JudgeSettings.by_shape(shape.n_users, shape.n_movies, shape.n_ratings).hidden_units
     parameters = (n_visible + 1) * (hidden + 1)
-    others = linear * shape.n_movies + 2 * shape.n_movies * judging
+    others = (linear + weighted + 2 * judging) * shape.n_movies
     reading = READING_BYTES * shape.n_ratings
     fitting = RATING_BYTES * shape.n_ratings
     memory = {
         "ratings": fitting + USER_BYTES * shape.n_users,
         "parameters": FLOAT * (PARAMETER_COPIES * parameters + OTHER_COPIES * others),
         "minibatch": int(FLOAT * minibatch),
-        "linear_units": _linear_bytes(shape, linear),
+        "linear_units": max(_linear_bytes(shape, linear), _weighted_bytes(shape, weighted)),
         "evaluation": FLOAT * SCORE_COPIES * min(SCORED_USERS, shape.n_users) * shape.n_movies,
         "fixed": FIXED_BYTES,
         "model_file": FLOAT * (parameters + others) + 40 * shape.n_movies,
@@ -123,6 +125,8 @@ def estimate(
     memory["ratings"] += max(0, reading - fitting - rest)
     products = 2 * (settings.k - 1) + 3
     flops = epochs * (shape.n_users + chains * shape.n_users / batch) * 2.0 * touched * hidden * products
+    # Both sides' squares of all ratings, and as many systems of equations as there are users and movies.
+    flops += ROUNDS * (4.0 * shape.n_ratings * weighted**2 + (shape.n_users + shape.n_movies) * weighted**3)
     seconds = slowness * (flops / USUAL_FLOPS + RATING_SECONDS * shape.n_ratings)
     return Estimate(shape, memory, seconds, seconds_from or "the usual speed of one core")
 
@@ -135,6 +139,13 @@ def _linear_bytes(shape: Shape, n_units: int) -> int:
     if smaller <= EXACT_FOR_MANY_TO:
         return DOUBLE * (4 * smaller**2 + shape.n_movies * n_units)
     return DOUBLE * 3 * (shape.n_users + shape.n_movies) * n_units
+
+
+def _weighted_bytes(shape: Shape, n_units: int) -> int:
+    """What finding the weighted units holds, after the linear ones are found: the ratings once more, by user
+    and by movie, both sides' rows, and one block of matrices."""
+    rows = (shape.n_users + shape.n_movies) * n_units
+    return FLOAT * (6 * shape.n_ratings + 2 * rows + 3 * SOLVED_AT_ONCE * n_units**2) if n_units else 0
 
 
 def slowness_of(snapshot: Mapping[str, Any], configuration: Mapping[str, Any], seconds: float) -> float:

@@ -45,7 +45,7 @@ from app.learning.training import (
     LEAST_USERS,
     Diverged,
     EpochReport,
-    MinibatchReport,
+    Report,
     TooLittleData,
     completed,
     train,
@@ -70,7 +70,10 @@ WARM_START_EPOCHS = 0.2
 # What a warm start does not take over from the version that it starts from: how long and how fast to learn is
 # chosen anew, by the shape of the data or the caller.
 CHOSEN_ANEW = frozenset(
-    {"epochs", "batch_size", "learning_rate", "weight_decay", "linear_units", "seed", "liked_at_least"}
+    {
+        *("epochs", "batch_size", "learning_rate", "weight_decay", "seed", "liked_at_least"),
+        *("linear_units", "weighted_units"),
+    }
 )
 
 RUNS_TO_GO_BY = 3  # finished runs whose speed an estimate is taken from
@@ -592,11 +595,11 @@ def _fit(
     held: HeldJob,
     database: Database,
     run_id: int,
-    training: Generator[MinibatchReport | EpochReport, None, Machines],
+    training: Generator[Report, None, Machines],
 ) -> Machines:
     """Drive the training generator: progress, cancellation and epoch reports live here."""
 
-    def note(report: MinibatchReport | EpochReport) -> None:
+    def note(report: Report) -> None:
         held.check(SNAPSHOT_SHARE + FIT_SHARE * report.progress)
         if isinstance(report, EpochReport):
             with database.writing() as session:

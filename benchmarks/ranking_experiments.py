@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from app.learning import weighted_units
 from app.learning.baselines import EASE, Popularity, Scorer, Sum
 from app.learning.configuration import TrainingConfiguration
 from app.learning.evaluation import ranking_quality
@@ -43,7 +44,10 @@ from benchmarks.negative_sample import read
 RELEVANT_AT_LEAST = 4.0
 GIVEN = (1, 3, 5, 10, 20, None)
 LEAST_RATINGS = 25  # of a held-out user
-AFTER_TRAINING = ("linear_units", "linear_strength", "grade_slope", "fold_in_length_power")
+AFTER_TRAINING = (
+    *("linear_units", "linear_strength", "weighted_units", "weighted_strength", "like_strength"),
+    *("grade_slope", "fold_in_length_power"),
+)
 
 Settings = dict[str, Any]
 Split = tuple[str, RatingRows, list[tuple[RatingRows, RatingRows]]]
@@ -121,14 +125,22 @@ class Trainer:
         machines = self._trained[key]
         defaults = TrainingConfiguration().as_dict()
         afterwards = {name: settings.get(name, defaults[name]) for name in AFTER_TRAINING}
-        if afterwards["linear_units"] is None:
-            afterwards["linear_units"] = machines.configuration.linear_units
+        for name, value in afterwards.items():
+            if value is None:
+                afterwards[name] = getattr(machines.configuration, name)
         configuration = dataclasses.replace(machines.configuration, **afterwards)
         grading = Grading.of(rows.stars, configuration.grade_slope)
-        linear = LinearUnits.fit(
-            grading.rows(rows), configuration.linear_units or 0, np.random.default_rng(configuration.seed)
-        )
-        return dataclasses.replace(machines, configuration=configuration, grading=grading, linear=linear)
+        graded = grading.rows(rows)
+        rng = np.random.default_rng(configuration.seed)
+        linear = LinearUnits.fit(graded, configuration.linear_units or 0, rng)
+        fitting = weighted_units.fitted(graded, configuration.weighted_units or 0, rng)
+        while True:
+            try:
+                next(fitting)
+            except StopIteration as end:
+                return dataclasses.replace(
+                    machines, configuration=configuration, grading=grading, linear=linear, weighted=end.value
+                )
 
 
 def measured(scores: Callable[[RatingRows], Scores], split: Split) -> np.ndarray:

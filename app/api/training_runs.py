@@ -58,6 +58,13 @@ class RetrainIn(Strict):
         None, description="linear hidden units beside the binary ones; 0 for none"
     )
     linear_strength: float | None = None
+    weighted_units: int | None = Field(
+        None, description="hidden units to which a rating says more than an absence; 0 for none"
+    )
+    weighted_strength: float | None = None
+    like_strength: float | None = Field(
+        None, description="what the odds of liking a movie count beside the odds of watching it; 0: nothing"
+    )
     grade_slope: float | None = None
     epochs: int | None = None
     batch_size: int | None = None

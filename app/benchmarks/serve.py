@@ -50,6 +50,7 @@ from app.learning.rbm import RBM
 from app.learning.synthetic import synthetic_ratings
 from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
+from app.learning.weighted_units import WeightedUnits
 from app.ratings import UNTIMED, RatingBatch
 from app.tables import Job, TrainingRun
 
@@ -319,6 +320,11 @@ def made_up_machines(rows: RatingRows, hidden_units: int) -> Machines:
         configuration=configuration,
         rbm=rbm,
         linear=linear,
+        weighted=WeightedUnits(
+            rng.standard_normal((rows.n_movies, configuration.weighted_units or 0), np.float32)
+            * np.float32(0.1),
+            ridge=27.0,
+        ),
         grading=Grading.of(rows.stars, configuration.grade_slope),
         mean_length=mean_length,
         judge=judge,

@@ -40,6 +40,9 @@ def _real(default: float | None, least: float, most: float) -> Any:
 SAMPLED_FROM_MOVIES = 20_000  # catalogues from here on train with a sampled negative phase
 SAMPLED_UNITS = 2_000
 LINEAR_WEIGHTS = 4_000_000  # of all linear units together: 16 MB
+WEIGHTED_UNITS = 64
+WEIGHTED_WEIGHTS = 8_000_000  # of all weighted units together: 32 MB
+LIKE_STRENGTH = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,14 @@ class TrainingConfiguration:
         linear_units: number of linear hidden units beside them (see `linear_units`); 0 for none. There are
             never more than users or movies.
         linear_strength: what a movie's expectation by the linear units counts in its log-odds.
+        weighted_units: number of weighted hidden units (see `weighted_units`); 0 for none. There are never
+            more than users or movies.
+        weighted_strength: what a movie's reconstruction by the weighted units counts in its log-odds.
+        like_strength: what the judge's log-odds of liking a movie count in its score, beside the log-odds of
+            rating it.
         grade_slope: what a rating that is one deviation above the mean counts more than an average one at
-            fold-in (see `Grading`); 0 counts all alike. The rated design and linear units alone look at it.
+            fold-in (see `Grading`); 0 counts all alike. Masked, positive, joint and conditional units do not
+            look at it.
         epochs: passes over the users.
         batch_size: users in a minibatch.
         learning_rate: of the first update, per mean log-likelihood of a row.
@@ -82,6 +91,9 @@ class TrainingConfiguration:
     hidden_units: int | None = _whole(None, 1, 10_000)
     linear_units: int | None = _whole(None, 0, 100_000)
     linear_strength: float = _real(6.0, 0.0, 1_000.0)
+    weighted_units: int | None = _whole(None, 0, 10_000)
+    weighted_strength: float = _real(12.0, 0.0, 1_000.0)
+    like_strength: float | None = _real(None, 0.0, 100.0)
     grade_slope: float = _real(0.22, 0.0, 1.0)
     epochs: int | None = _whole(None, 1, 100_000)
     batch_size: int | None = _whole(None, 1, 100_000)
@@ -149,6 +161,11 @@ class TrainingConfiguration:
         if self.linear_units is None:
             most = min(n_users, n_movies, LINEAR_WEIGHTS // max(n_movies, 1))
             filled["linear_units"] = most if self.design == "rated" else 0
+        if self.weighted_units is None:
+            most = min(n_users, n_movies, WEIGHTED_UNITS, WEIGHTED_WEIGHTS // max(n_movies, 1))
+            filled["weighted_units"] = most if self.design == "rated" else 0
+        if self.like_strength is None:
+            filled["like_strength"] = LIKE_STRENGTH if self.design == "rated" else 0.0
         if self.learning_rate is None:
             filled["learning_rate"] = 0.05 if persistent else 0.15 if self.design == "rated" else 0.1
         if self.weight_decay is None:

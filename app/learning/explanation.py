@@ -41,20 +41,9 @@ def effects(machines: Machines, row: RatingRows, columns: NDArray[np.integer[Any
     """
     n = row.n_ratings
     tried = _most_telling(machines, row, columns, ENTRIES // max(n, 1))
-    # All of them and, below, the ratings without each one: rows of one batch, folded in together.
     whole = machines.blended_scores(row, columns)
-    rest = machines.blended_scores(without_each(row, tried), columns)
+    rest = machines.blended_scores_without_each(row, tried, columns)
     return Effects(row.indices[tried].astype(np.int64), whole - rest)
-
-
-def without_each(row: RatingRows, left_out: NDArray[np.integer[Any]]) -> RatingRows:
-    """Rows with all ratings of one user but one: row i lacks the rating at position `left_out[i]`."""
-    n = row.n_ratings
-    kept = np.arange(n) != left_out[:, None]
-    entries = np.nonzero(kept)[1]
-    return RatingRows(
-        np.arange(left_out.size + 1) * max(n - 1, 0), row.indices[entries], row.stars[entries], row.n_movies
-    )
 
 
 def _most_telling(

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from app.learning.ascent import adam_step, cosine
+from app.learning.aside import aside
 from app.learning.contrastive_divergence import Gradient
 from app.learning.divergence import Diverged, out_of_bounds
 from app.learning.like_probability import LengthCalibration
@@ -83,7 +84,7 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class Update:
-    """One update was made; all numbers count from 1."""
+    """One update was made; all numbers count from 1. Minibatch 0: the biases are being found."""
 
     epoch: int
     epochs: int
@@ -163,6 +164,14 @@ class Judge:
         user_bias, hidden = self.fold_in(rows)
         return self.location(user_bias, hidden, columns) + self.liked_log_odds
 
+    def movie_log_odds(self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None) -> Single:
+        """The part of `log_odds` that tells a user's movies apart: without the user's bias and the level's.
+
+        Args and returned shape are those of `log_odds`.
+        """
+        user_bias, hidden = self.fold_in(rows)
+        return self.location(np.zeros_like(user_bias), hidden, columns)
+
     def location(
         self, user_bias: Vector, hidden: Dense, columns: NDArray[np.integer[Any]] | None = None
     ) -> Single:
@@ -220,7 +229,7 @@ def fitted(
         settings: None: by the shape of the rows.
 
     Yields:
-        An Update after every update.
+        An Update after every update, and a few times a second while the biases are being found.
 
     Returns:
         The judge, its calibration and the reliability curve of held-back ratings, as the value of
@@ -234,14 +243,26 @@ def fitted(
     held_back = rng.random(rows.n_ratings) < min(HELD_BACK_SHARE, MOST_HELD_BACK / rows.n_ratings)
     seen, unseen = rows.where(~held_back), rows.where(held_back)
     again = bool(unseen.n_ratings > NEGLIGIBLE_SHARE * rows.n_ratings)
-    judge = untrained(seen, liked_at_least, settings, rng)
+    epochs, minibatches = (1 + again) * settings.epochs, math.ceil(rows.n_users / settings.batch_size)
+
+    def begun(rows: RatingRows, before: int) -> Generator[Update, None, Judge]:
+        biases = aside(lambda: untrained(rows, liked_at_least, settings, rng))
+        while True:
+            try:
+                next(biases)
+            except StopIteration as end:
+                result: Judge = end.value
+                return result
+            yield Update(before + 1, epochs, 0, minibatches)
+
+    judge = yield from begun(seen, 0)
     for update in fit(judge, seen, settings, rng):
-        yield dataclasses.replace(update, epochs=(1 + again) * update.epochs)
+        yield dataclasses.replace(update, epochs=epochs)
     calibration, curve = calibrated(judge, seen, unseen, liked_at_least, rng)
     if again:
-        judge = untrained(rows, liked_at_least, settings, rng)
+        judge = yield from begun(rows, settings.epochs)
         for update in fit(judge, rows, settings, rng):
-            yield dataclasses.replace(update, epoch=update.epochs + update.epoch, epochs=2 * update.epochs)
+            yield dataclasses.replace(update, epoch=settings.epochs + update.epoch, epochs=epochs)
     return judge, calibration, curve
 
 

@@ -20,6 +20,7 @@ from app.learning.ranking import blended
 from app.learning.rbm import RBM, Dense, Sparse
 from app.learning.visible_design import DESIGNS, VisibleDesign
 from app.learning.vocabulary import Vocabulary
+from app.learning.weighted_units import WeightedUnits
 
 BLOCK_ENTRIES = 4_000_000  # visible units worked on at once; 16 MB of float32
 
@@ -33,6 +34,7 @@ class Machines:
         configuration: the resolved settings of the training run.
         rbm: the binary hidden units of the machine that ranks, and the biases.
         linear: its linear hidden units; there may be none.
+        weighted: its weighted hidden units; there may be none.
         grading: what a rating counts at fold-in by its stars.
         mean_length: mean number of ratings of the users it was trained with.
         judge: log-odds of liking, given watched and rated.
@@ -47,6 +49,7 @@ class Machines:
     configuration: TrainingConfiguration
     rbm: RBM
     linear: LinearUnits
+    weighted: WeightedUnits
     grading: Grading
     mean_length: float
     judge: Judge
@@ -75,7 +78,7 @@ class Machines:
     def nbytes(self) -> int:
         """Memory that the arrays take, in bytes."""
         others = self.judge.nbytes + self.popularity.nbytes + self.likes.nbytes
-        return self.rbm.nbytes + self.linear.nbytes + others
+        return self.rbm.nbytes + self.linear.nbytes + self.weighted.nbytes + others
 
     @property
     def design(self) -> VisibleDesign:
@@ -102,9 +105,12 @@ class Machines:
     ) -> NDArray[np.float32]:
         """What each user's movies are ranked by; movies already rated are scored like all others.
 
-        In the rated design it is the movie's log-odds after fold-in, b + h W', plus what the linear units
-        expect of it. The joint design has log P(rated) + log P(liked) in place of the log-odds, the others
-        log P(liked).
+        In the rated design it is the movie's log-odds of being rated, after fold-in: b + h W', plus what the
+        linear units expect of it, plus what the weighted units reconstruct above the mean of all movies, each
+        times its strength. To that come the judge's log-odds that the user likes the movie, if they rate it,
+        times `like_strength`: who looks for a movie to watch wants both. Of these the part that is the same
+        for all movies of a user is left out. The joint design has log P(rated) + log P(liked), the others
+        log P(liked), and nothing else.
 
         Args:
             rows: the users' ratings; an empty row is allowed.
@@ -113,25 +119,31 @@ class Machines:
         Returns:
             float32 of shape (n_users, m or n_movies), comparable within these machines only.
         """
-        hidden = self.fold_in(rows)
-        if not self.linear.n_units:
-            return self.scores_of(hidden, columns)
-        visible = self.grading.rows(rows)
-        strength = np.float32(self.configuration.linear_strength)
-        result = np.empty((rows.n_users, self.n_movies if columns is None else len(columns)), np.float32)
-        block = max(1, BLOCK_ENTRIES // max(self.rbm.n_visible if columns is None else len(columns), 1))
+        self._check(rows)
+        settings = self.configuration
+        result = self.scores_of(self.fold_in(rows), columns)
+        block = max(1, BLOCK_ENTRIES // max(self.n_movies if columns is None else len(columns), 1))
         for start in range(0, rows.n_users, block):
             chosen = slice(start, start + block)
-            expected = self.linear.expected(visible[chosen], self.mean_length, columns)
-            expected *= strength
-            expected += self.scores_of(hidden[chosen], columns)
-            result[chosen] = expected
+            part = rows if rows.n_users <= block else rows.rows(np.arange(rows.n_users)[chosen])
+            graded = self.grading.rows(part)
+            if self.linear.n_units:
+                expected = self.linear.expected(graded, self.mean_length, columns)
+                expected *= np.float32(settings.linear_strength)
+                result[chosen] += expected
+            if self.weighted.n_units:
+                hidden = self.weighted.hidden_mean(graded) * np.float32(settings.weighted_strength)
+                result[chosen] += self.weighted.above_mean(hidden, columns)
+            if settings.like_strength:
+                liked = self.judge.movie_log_odds(part, columns)
+                liked *= np.float32(settings.like_strength)
+                result[chosen] += liked
         return result
 
     def scores_of(
         self, hidden: Dense, columns: NDArray[np.integer[Any]] | None = None
     ) -> NDArray[np.float32]:
-        """What given states of the binary hidden units say of movies, without the linear units.
+        """What given states of the binary hidden units say of movies, without all other units.
 
         Args:
             hidden: probabilities or states of the hidden units, shape (n, n_hidden), laid out as `fold_in`
@@ -140,7 +152,7 @@ class Machines:
 
         Returns:
             float32 of shape (n, m or n_movies): of what `fold_in` gives, these are the `scores` but for what
-            the linear units add.
+            the other hidden units and the judge add.
         """
         rbm = self.rbm if columns is None else self._part(columns)
         result = np.empty((len(hidden), self.n_movies if columns is None else len(columns)), np.float32)
@@ -153,7 +165,7 @@ class Machines:
     def plain_scores(self, rows: RatingRows) -> NDArray[np.float32]:
         """The scores of the binary machine as a textbook has it, for comparison.
 
-        Its units as they were in training, no scale by length, no linear units.
+        Its units as they were in training, no scale by length, no other units, no judge.
 
         Args:
             rows: the users' ratings.
@@ -176,10 +188,34 @@ class Machines:
         Returns:
             float32 of shape (n_users, m or n_movies).
         """
-        popularity = self.popularity_scores()
-        if columns is not None:
-            popularity = popularity[columns]
-        return blended(self.scores(rows, columns), popularity, rows.lengths)
+        return blended(self.scores(rows, columns), self._popularity_of(columns), rows.lengths)
+
+    def blended_scores_without_each(
+        self, row: RatingRows, left_out: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float32]:
+        """`blended_scores` of one user's ratings without one of them, for each of some; in less time.
+
+        Args:
+            row: the user's ratings.
+            left_out: k places among them.
+            columns: m movie columns.
+
+        Returns:
+            float32 of shape (k, m), exactly what `blended_scores` says of `row.without_each(left_out)`.
+        """
+        self._check(row)
+        settings, graded, rest = self.configuration, self.grading.rows(row), row.without_each(left_out)
+        scores = self.scores_of(self.fold_in(rest), columns)
+        if self.linear.n_units:
+            expected = self.linear.expected_without_each(graded, left_out, self.mean_length, columns)
+            scores += np.float32(settings.linear_strength) * expected
+        if self.weighted.n_units:
+            hidden = self.weighted.hidden_mean_without_each(graded, left_out)
+            hidden *= np.float32(settings.weighted_strength)
+            scores += self.weighted.above_mean(hidden, columns)
+        if settings.like_strength:
+            scores += np.float32(settings.like_strength) * self.judge.movie_log_odds(rest, columns)
+        return blended(scores, self._popularity_of(columns), rest.lengths)
 
     def movie_vectors(self) -> Dense:
         """What a movie means to the hidden units: the weights of all its units side by side.
@@ -214,6 +250,10 @@ class Machines:
         scale of what a machine without any weights says.
         """
         return self._popularity_scores
+
+    def _popularity_of(self, columns: NDArray[np.integer[Any]] | None) -> NDArray[np.float32]:
+        popularity = self.popularity_scores()
+        return popularity if columns is None else popularity[columns]
 
     @cached_property
     def _popularity_scores(self) -> NDArray[np.float32]:

@@ -32,8 +32,10 @@ from app.learning.ordinal_biases import Levels
 from app.learning.rbm import RBM
 from app.learning.visible_design import DESIGNS
 from app.learning.vocabulary import Vocabulary
+from app.learning.weighted_units import WeightedUnits
 
-FORMAT = 2  # raised by every change that an older reader would misread
+FORMAT = 3  # raised by every change that an older reader would misread
+OLDEST_FORMAT = 2  # what it lacks is filled in, so that an active version stays active over an upgrade
 KIND = "harmonium machines"
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip file's member: signature … lengths of name and extra
 _LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -56,6 +58,7 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
     "linear_weights": ("<f4", 2),
     "linear_variance": ("<f4", 1),
     "leading_variance": ("<f4", 1),
+    "weighted_weights": ("<f4", 2),
     "judge_weights": ("<f4", 2),
     "judge_movie_bias": ("<f4", 1),
     "judge_hidden_bias": ("<f4", 1),
@@ -65,6 +68,9 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
     "popularity": ("<i8", 1),
     "likes": ("<i8", 1),
 }
+
+_SINCE_FORMAT_3 = frozenset({"weighted_weights"})
+_BEFORE_FORMAT_3 = {"weighted_units": 0, "like_strength": 0.0}  # settings of machines without these parts
 
 # The head of an array as NumPy writes it. NumPy's own reader parses it as Python and fails in many ways.
 _ARRAY_HEADER = re.compile(
@@ -98,6 +104,7 @@ def dump(machines: Machines) -> bytes:
         "mean_length": machines.mean_length,
         "n_users": machines.n_users,
         "grading": {"mean": machines.grading.mean, "deviation": machines.grading.deviation},
+        "weighted": {"ridge": machines.weighted.ridge},
         "judge": {"mean_length": machines.judge.mean_length},
         "calibration": dataclasses.asdict(machines.calibration),
         "reliability": dataclasses.asdict(machines.reliability),
@@ -112,6 +119,7 @@ def dump(machines: Machines) -> bytes:
         "linear_weights": machines.linear.weights,
         "linear_variance": machines.linear.variance,
         "leading_variance": machines.linear.leading_variance,
+        "weighted_weights": machines.weighted.weights,
         "judge_weights": machines.judge.rbm.weights,
         "judge_movie_bias": machines.judge.movie_bias,
         "judge_hidden_bias": machines.judge.rbm.hidden_bias,
@@ -155,7 +163,10 @@ def load(data: bytes | mmap.mmap) -> Machines:
     arrays = _arrays(data)
     header = _header(arrays["header"])
     try:
-        configuration = TrainingConfiguration.from_dict(dict(header["configuration"]))
+        settings = dict(header["configuration"])
+        if header["format"] < FORMAT:
+            settings = _BEFORE_FORMAT_3 | settings
+        configuration = TrainingConfiguration.from_dict(settings)
         calibration, grading = header["calibration"], header["grading"]
         machines = Machines(
             vocabulary=_vocabulary(arrays["movie_id_bytes"], arrays["movie_id_offsets"]),
@@ -164,6 +175,7 @@ def load(data: bytes | mmap.mmap) -> Machines:
             linear=LinearUnits(
                 arrays["linear_weights"], arrays["linear_variance"], arrays["leading_variance"]
             ),
+            weighted=WeightedUnits(arrays["weighted_weights"], _weighted_ridge(header)),
             grading=Grading(
                 _finite(grading["mean"]), _finite(grading["deviation"]), configuration.grade_slope
             ),
@@ -196,10 +208,13 @@ def _arrays(data: bytes | mmap.mmap) -> dict[str, Array]:
             if "header.npy" not in members:
                 raise UnreadableModelFile("foreign", "a zip file without the header of a model file")
             # A file of a newer format may hold other arrays, so its number is looked at before they are.
-            _header(_array(data, members["header.npy"], "header"))
-            if sorted(members) != sorted(f"{name}.npy" for name in _ARRAYS):
+            header = _header(_array(data, members["header.npy"], "header"))
+            names = _ARRAYS if header["format"] >= FORMAT else _ARRAYS.keys() - _SINCE_FORMAT_3
+            if sorted(members) != sorted(f"{name}.npy" for name in names):
                 raise UnreadableModelFile("wrong shape", f"the file holds {', '.join(sorted(members))}")
-            return {name: _array(data, members[f"{name}.npy"], name) for name in _ARRAYS}
+            arrays = {name: _array(data, members[f"{name}.npy"], name) for name in names}
+            arrays.setdefault("weighted_weights", np.zeros((arrays["popularity"].size, 0), np.float32))
+            return arrays
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UnreadableModelFile("torn", f"{len(data)} bytes; {error}") from error
 
@@ -255,7 +270,7 @@ def _header(array: Array) -> dict[str, Any]:
         )
     if found == 1 and not isinstance(found, bool):
         raise UnreadableModelFile("foreign", "format 1 is not read any more; train again")
-    if found != FORMAT:
+    if isinstance(found, bool) or not isinstance(found, int) or found < OLDEST_FORMAT:
         raise UnreadableModelFile("foreign", f"there is no format {found!r}")
     return header
 
@@ -297,6 +312,11 @@ def _reliability(curve: dict[str, Any]) -> Reliability:
     return Reliability(predicted, came_true, n)
 
 
+def _weighted_ridge(header: dict[str, Any]) -> float:
+    """1 for machines of before format 3, which have no weighted units that could ask for it."""
+    return _finite(header["weighted"]["ridge"]) if header["format"] >= FORMAT else 1.0
+
+
 def _finite(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UnreadableModelFile("not finite", f"{value!r} stands where a number should")
@@ -310,6 +330,7 @@ def _check(machines: Machines) -> None:
         "visible units": (machines.rbm.n_visible, DESIGNS[configuration.design].n_visible(n_movies)),
         "hidden units": (machines.n_hidden, configuration.hidden_units),
         "linear_weights": (machines.linear.weights.shape[0], n_movies),
+        "weighted_weights": (machines.weighted.weights.shape[0], n_movies),
         "the judge's movies": (machines.judge.n_movies, n_movies),
         "popularity": (machines.popularity.size, n_movies),
         "likes": (machines.likes.size, n_movies),
@@ -317,7 +338,7 @@ def _check(machines: Machines) -> None:
     for what, (found, wanted) in expected.items():
         if found != wanted:
             raise UnreadableModelFile("wrong shape", f"{what}: {found} where {wanted} are expected")
-    if configuration.rank_liked_at_least is None:
+    if configuration.rank_liked_at_least is None or configuration.like_strength is None:
         raise UnreadableModelFile("inconsistent", "the configuration is not resolved")
     arrays = {
         "weights": machines.rbm.weights,
@@ -326,6 +347,7 @@ def _check(machines: Machines) -> None:
         "linear_weights": machines.linear.weights,
         "linear_variance": machines.linear.variance,
         "leading_variance": machines.linear.leading_variance,
+        "weighted_weights": machines.weighted.weights,
         "judge_weights": machines.judge.rbm.weights,
         "judge_movie_bias": machines.judge.movie_bias,
         "judge_hidden_bias": machines.judge.rbm.hidden_bias,
@@ -340,10 +362,13 @@ def _check(machines: Machines) -> None:
     linear = machines.linear
     if linear.n_units > (configuration.linear_units or 0):
         raise UnreadableModelFile("inconsistent", "more linear units than the configuration has")
+    if machines.weighted.n_units > (configuration.weighted_units or 0):
+        raise UnreadableModelFile("inconsistent", "more weighted units than the configuration has")
     if not (linear.variance > 0).all() or not (linear.leading_variance > 0).all():
         raise UnreadableModelFile("inconsistent", "a variance that must be positive is not")
     if machines.grading.deviation <= 0:
         raise UnreadableModelFile("inconsistent", "the deviation of the stars must be positive")
     slope, short_slope = machines.calibration.slope, machines.calibration.short_slope
-    if min(machines.mean_length, machines.judge.mean_length, slope, slope + short_slope) <= 0:
+    lengths = (machines.mean_length, machines.judge.mean_length)
+    if min(*lengths, machines.weighted.ridge, slope, slope + short_slope) <= 0:
         raise UnreadableModelFile("inconsistent", "a number that must be positive is not")

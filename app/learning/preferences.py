@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -137,6 +138,15 @@ class RatingRows(_CompressedRows):
         """Only the chosen ratings, of all the users; `chosen` has shape (n_ratings,)."""
         kept = np.concatenate(([0], np.cumsum(chosen)))
         return RatingRows(kept[self.indptr], self.indices[chosen], self.stars[chosen], self.n_movies)
+
+    def without_each(self, left_out: NDArray[np.integer[Any]]) -> RatingRows:
+        """Of one user: row i has all ratings but the one at place `left_out[i]`."""
+        if self.n_users != 1:
+            raise ValueError(f"ratings are left out of one row, not of {self.n_users}")
+        n = self.n_ratings
+        entries = np.nonzero(np.arange(n) != np.asarray(left_out)[:, None])[1]
+        indptr = np.arange(len(left_out) + 1) * max(n - 1, 0)
+        return RatingRows(indptr, self.indices[entries], self.stars[entries], self.n_movies)
 
     def preferences(self, liked_at_least: float) -> Preferences:
         """Liked where the stars reach the threshold, not liked where they do not, unrated elsewhere."""

@@ -7,12 +7,14 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.learning import judge as judging
+from app.learning import weighted_units
+from app.learning.aside import aside
 from app.learning.configuration import TrainingConfiguration
 from app.learning.contrastive_divergence import (
     Gradient,
@@ -37,13 +39,17 @@ from app.learning.sampled_negative_phase import SampledContrastiveDivergence
 from app.learning.visible_design import DESIGNS, VisibleDesign
 from app.learning.vocabulary import Vocabulary
 from app.learning.warm_start import continued_configuration, take_over
+from app.learning.weighted_units import WeightedUnits
 
 Setting = TypeVar("Setting", int, float)
 
 LEAST_USERS = 10
 LEAST_MOVIES = 10
 LEAST_RATINGS = 50
-RANKING_SHARE = 0.85  # of the progress; the machine that judges is fitted afterwards and has the rest
+# Shares of the progress: linear and weighted units come first, the machine that judges has the rest.
+PREPARATION_SHARE = 0.1
+LINEAR_SHARE = 0.3  # of the preparation
+RANKING_SHARE = 0.75
 SAMPLE_ROWS = 128  # users that an epoch report is measured on
 SAMPLE_UNITS = 16  # visible units of each of them that the pseudo-log-likelihood is measured on
 
@@ -81,7 +87,7 @@ class MinibatchReport:
     @property
     def progress(self) -> float:
         """Share of all updates made, 0 to 1."""
-        return RANKING_SHARE * self._done
+        return PREPARATION_SHARE + RANKING_SHARE * self._done
 
     @property
     def _done(self) -> float:
@@ -95,7 +101,24 @@ class JudgingReport(MinibatchReport):
     @property
     def progress(self) -> float:
         """Share of all updates made, 0 to 1."""
-        return RANKING_SHARE + (1 - RANKING_SHARE) * self._done
+        before = PREPARATION_SHARE + RANKING_SHARE
+        return before + (1 - before) * self._done
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """The units that are found without contrastive divergence have come so far, before the first update.
+
+    Attributes:
+        done: share of this work, 0 to 1.
+    """
+
+    done: float
+
+    @property
+    def progress(self) -> float:
+        """Share of all updates made, 0 to 1."""
+        return PREPARATION_SHARE * self.done
 
 
 @dataclass(frozen=True)
@@ -133,7 +156,7 @@ class EpochReport:
     @property
     def progress(self) -> float:
         """Share of all updates made, 0 to 1."""
-        return RANKING_SHARE * self.epoch / self.epochs
+        return PREPARATION_SHARE + RANKING_SHARE * self.epoch / self.epochs
 
     def as_dict(self) -> dict[str, int | float | None]:
         """The fields as JSON-safe values: a number that is not finite becomes None."""
@@ -144,6 +167,10 @@ class EpochReport:
         }
 
 
+Report: TypeAlias = PreparationReport | MinibatchReport | EpochReport
+"""What `train` yields; each kind tells the `progress`."""
+
+
 def train(
     rows: RatingRows,
     vocabulary: Vocabulary,
@@ -152,13 +179,13 @@ def train(
     held_out: RatingRows | None = None,
     patience: int | None = None,
     start_from: Machines | None = None,
-) -> Generator[MinibatchReport | EpochReport, None, Machines]:
+) -> Generator[Report, None, Machines]:
     """Fit the machine that ranks, then the machine that judges.
 
-    The machine that ranks is trained on every rating: its linear hidden units in closed form, then its binary
-    ones by contrastive divergence. The judge is fitted on four fifths of the ratings, its calibration on the
-    fifth that it has not seen; then it is fitted again on all of them, and that fit ships with the
-    calibration found before (see `judge.fitted`).
+    The machine that ranks is trained on every rating: its linear hidden units in closed form, its weighted
+    ones by regressions in turns, then its binary ones by contrastive divergence. The judge is fitted on four
+    fifths of the ratings, its calibration on the fifth that it has not seen; then it is fitted again on all
+    of them, and that fit ships with the calibration found before (see `judge.fitted`).
 
     Args:
         rows: the ratings; users without any are left out.
@@ -175,8 +202,9 @@ def train(
             starts anew: give a lower one, and fewer epochs, to change little. The judge is fitted anew.
 
     Yields:
-        A MinibatchReport after every update and an EpochReport after every epoch of the machine that ranks,
-        then a JudgingReport after every update of the machine that judges.
+        A PreparationReport now and then while linear and weighted units are found, a MinibatchReport after
+        every update and an EpochReport after every epoch of the binary ones, then a JudgingReport after every
+        update of the machine that judges, and now and then while its biases are found.
 
     Returns:
         The finished machines, as the value of StopIteration. Equal seeds give equal machines.
@@ -203,10 +231,12 @@ def train(
     preferences = rows.preferences(threshold)
     _refuse_too_little(preferences, configuration)
 
-    streams = np.random.SeedSequence(configuration.seed).spawn(4)
-    for_judge, for_machine, for_reports, for_linear = (np.random.default_rng(stream) for stream in streams)
+    streams = np.random.SeedSequence(configuration.seed).spawn(5)
+    for_judge, for_machine, for_reports, for_linear, for_weighted = map(np.random.default_rng, streams)
     grading = Grading.of(rows.stars, configuration.grade_slope)
-    linear = LinearUnits.fit(grading.rows(rows), _given(configuration.linear_units), for_linear)
+    graded = grading.rows(rows)
+    linear = yield from _fit_linear(graded, _given(configuration.linear_units), for_linear)
+    weighted = yield from _fit_weighted(graded, _given(configuration.weighted_units), for_weighted)
     rbm = RBM.initial(
         DESIGNS[configuration.design].initial_bias(preferences),
         _given(configuration.hidden_units),
@@ -228,6 +258,7 @@ def train(
         configuration=configuration,
         rbm=rbm,
         linear=linear,
+        weighted=weighted,
         grading=grading,
         mean_length=float(rows.lengths.mean()),
         judge=judge,
@@ -240,8 +271,8 @@ def train(
 
 
 def completed(
-    training: Generator[MinibatchReport | EpochReport, None, Machines],
-    on_report: Callable[[MinibatchReport | EpochReport], object] = lambda _: None,
+    training: Generator[Report, None, Machines],
+    on_report: Callable[[Report], object] = lambda _: None,
 ) -> Machines:
     """Drive `train` to its end, and return its machines.
 
@@ -298,6 +329,34 @@ def _refuse_too_little(preferences: Preferences, configuration: TrainingConfigur
         )
     if missing:
         raise TooLittleData(n_users, n_movies, n_ratings, n_liked, missing)
+
+
+def _fit_linear(
+    graded: Sparse, n_units: int, rng: np.random.Generator
+) -> Generator[PreparationReport, None, LinearUnits]:
+    """The linear units, with a report a few times a second, none of which can know how far it is."""
+    fitting = aside(lambda: LinearUnits.fit(graded, n_units, rng))
+    while True:
+        try:
+            next(fitting)
+        except StopIteration as end:
+            result: LinearUnits = end.value
+            return result
+        yield PreparationReport(0.0)
+
+
+def _fit_weighted(
+    graded: Sparse, n_units: int, rng: np.random.Generator
+) -> Generator[PreparationReport, None, WeightedUnits]:
+    """The weighted units, with a report now and then."""
+    fitting = weighted_units.fitted(graded, n_units, rng)
+    while True:
+        try:
+            done = next(fitting)
+        except StopIteration as end:
+            result: WeightedUnits = end.value
+            return result
+        yield PreparationReport(LINEAR_SHARE + (1 - LINEAR_SHARE) * done)
 
 
 def _fit_judge(

@@ -12,7 +12,7 @@ import pytest
 from app.learning.configuration import TrainingConfiguration
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
-from app.learning.training import EpochReport, MinibatchReport, completed, train
+from app.learning.training import EpochReport, Report, completed, train
 from app.learning.vocabulary import Vocabulary
 
 N_MOVIES = 60
@@ -47,7 +47,7 @@ def finish(
     training = train(rows, vocabulary(rows.n_movies), configuration or TrainingConfiguration(), **how)
     reports: list[EpochReport] = []
 
-    def note(report: MinibatchReport | EpochReport) -> None:
+    def note(report: Report) -> None:
         if isinstance(report, EpochReport):
             reports.append(report)
 

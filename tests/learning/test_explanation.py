@@ -1,16 +1,19 @@
 """Reasons are exact: each effect is what scoring anew without that rating gives."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from app.learning import explanation
-from app.learning.explanation import effects, without_each
+from app.learning.configuration import TrainingConfiguration
+from app.learning.explanation import effects
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
-from tests.learning.tastes import N_MOVIES, ROMANCE, SCIENCE_FICTION
+from tests.learning.tastes import N_MOVIES, ROMANCE, SCIENCE_FICTION, finish, two_camps
 
 RATED, STARS = [0, 3, 7, 21, 25, 50], [5, 5, 4, 1, 2, 3]
-ASKED = np.array([10, 30, 45])
+ASKED = np.array([10, 30, 45, 7])  # the last one is rated
 
 
 @pytest.fixture
@@ -32,6 +35,16 @@ def test_an_effect_is_the_change_of_the_score_when_the_rating_is_taken_away(
     assert np.abs(found.change).max() > 0.05
 
 
+@pytest.mark.parametrize("design", ["joint", "positive", "conditional"])
+def test_effects_are_exact_in_other_designs_and_of_rated_movies(design: Any, fan: RatingRows) -> None:
+    machines, _ = finish(two_camps(), TrainingConfiguration(design=design, epochs=3))
+    asked = np.array([10, 3, 45])
+    found = effects(machines, fan, asked)
+    rest = fan.without_each(np.arange(len(RATED)))
+    expected = machines.blended_scores(fan, asked) - machines.blended_scores(rest, asked)
+    np.testing.assert_allclose(found.change, expected, atol=1e-5)
+
+
 def test_loved_science_fiction_speaks_for_science_fiction_and_not_for_romance(
     trained: Machines, fan: RatingRows
 ) -> None:
@@ -46,15 +59,6 @@ def test_the_only_rating_is_what_lifts_a_list_above_popularity(trained: Machines
     found = effects(trained, one, ASKED)
     expected = trained.blended_scores(one)[0, ASKED] - trained.popularity_scores()[ASKED]
     np.testing.assert_allclose(found.change[0], expected, atol=1e-5)
-
-
-def test_rows_without_each_rating_lack_that_rating_only(fan: RatingRows) -> None:
-    rows = without_each(fan, np.array([1, 4]))
-    assert rows.n_users == 2
-    assert rows.rows([0]).indices.tolist() == [0, 7, 21, 25, 50]
-    assert rows.rows([0]).stars.tolist() == [5, 4, 1, 2, 3]
-    assert rows.rows([1]).indices.tolist() == [0, 3, 7, 21, 50]
-    assert fan.indices.tolist() == RATED
 
 
 def test_of_a_very_long_profile_the_likest_ratings_are_tried_and_stay_exact(

@@ -10,9 +10,11 @@ import pytest
 
 from app.learning import machines as machines_module
 from app.learning.configuration import TrainingConfiguration
+from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 from app.learning.ranking import top
+from app.learning.weighted_units import WeightedUnits
 from tests.learning.tastes import (
     DRAMA,
     N_MOVIES,
@@ -121,7 +123,7 @@ def joint() -> Machines:
     return machines
 
 
-def test_scores_are_log_odds_of_graded_rows_and_what_other_movies_say(
+def test_scores_are_log_odds_of_rated_by_all_kinds_of_units_and_of_liked(
     trained: Machines, fan: RatingRows
 ) -> None:
     grades = np.zeros(N_MOVIES)
@@ -139,8 +141,34 @@ def test_scores_are_log_odds_of_graded_rows_and_what_other_movies_say(
         coupled += weights @ weights.T * variance
     np.fill_diagonal(coupled, 0)
     expected = hidden @ trained.rbm.weights.T + trained.rbm.visible_bias
-    expected += trained.configuration.linear_strength * scale**0.25 * grades @ coupled
+    settings = trained.configuration
+    expected += settings.linear_strength * scale**0.25 * grades @ coupled
+    weighted = trained.weighted.hidden_mean(trained.grading.rows(fan))
+    reconstruction = trained.weighted.reconstruction(weighted)[0]
+    expected += settings.weighted_strength * (reconstruction - reconstruction.mean())
+    assert settings.like_strength == 0.5
+    liked = trained.judge.log_odds(fan)[0]
+    user_bias = trained.judge.fold_in(fan)[0][0]
+    expected += 0.5 * (liked - user_bias - trained.judge.liked_log_odds)
     np.testing.assert_allclose(trained.scores(fan)[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_each_part_can_be_left_out_of_the_scores(trained: Machines, fan: RatingRows) -> None:
+    configuration = trained.configuration
+    for without in (
+        dataclasses.replace(configuration, like_strength=0.0),
+        dataclasses.replace(configuration, weighted_strength=0.0),
+        dataclasses.replace(configuration, linear_strength=0.0),
+    ):
+        scores = dataclasses.replace(trained, configuration=without).scores(fan)
+        assert np.abs(scores - trained.scores(fan)).max() > 0.01
+    bare = dataclasses.replace(
+        trained,
+        configuration=dataclasses.replace(trained.configuration, like_strength=0.0),
+        linear=LinearUnits.none(N_MOVIES),
+        weighted=WeightedUnits.none(N_MOVIES),
+    )
+    np.testing.assert_array_equal(bare.scores(fan), bare.scores_of(bare.fold_in(fan)))
 
 
 def test_plain_scores_are_those_of_a_textbook_machine(trained: Machines, fan: RatingRows) -> None:

@@ -21,6 +21,7 @@ from app.learning.machines import Machines
 from app.learning.model_file import FORMAT, UnreadableModelFile, dump, load
 from app.learning.preferences import RatingRows
 from app.learning.vocabulary import Vocabulary
+from app.learning.weighted_units import WeightedUnits
 from tests.learning.tastes import N_MOVIES, finish, two_camps
 
 
@@ -138,10 +139,31 @@ def test_a_newer_format_says_so_even_if_it_holds_other_arrays(data: bytes) -> No
     assert caught.value.reason == "newer format"
 
 
-def test_the_format_before_says_what_to_do(data: bytes) -> None:
+def test_the_first_format_says_what_to_do(data: bytes) -> None:
     with pytest.raises(UnreadableModelFile, match="train again") as caught:
-        load(with_header(data, format=FORMAT - 1))
+        load(with_header(data, format=1))
     assert caught.value.reason == "foreign"
+
+
+def test_the_format_before_is_read_and_scores_as_it_did(small: Machines) -> None:
+    """Format 2 had neither weighted units nor the judge's part in the score."""
+    wanted = dataclasses.replace(small.configuration, weighted_units=0, like_strength=0.0)
+    before = dataclasses.replace(small, weighted=WeightedUnits.none(N_MOVIES), configuration=wanted)
+
+    def as_written_then(arrays: dict[str, np.ndarray]) -> None:
+        header = json.loads(arrays["header"].tobytes())
+        for name in ("weighted_units", "weighted_strength", "like_strength"):
+            del header["configuration"][name]
+        del header["weighted"]
+        header["format"] = 2
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        del arrays["weighted_weights"]
+
+    read = load(rewritten(dump(before), as_written_then))
+    assert read.configuration == wanted
+    row = RatingRows.single([0, 3, 25], [5, 4, 1], N_MOVIES)
+    np.testing.assert_array_equal(read.blended_scores(row), before.blended_scores(row))
+    assert load(dump(read)).configuration == wanted  # and goes on as the present format
 
 
 @pytest.mark.parametrize("found", [0, -1, None, "1", [1]])
@@ -161,6 +183,9 @@ WRONG_SHAPES: list[Callable[[dict[str, np.ndarray]], None]] = [
     lambda arrays: arrays.update(linear_variance=arrays["linear_variance"][:-1]),
     lambda arrays: arrays.update(leading_variance=-arrays["leading_variance"]),
     lambda arrays: arrays.update(linear_weights=np.zeros((N_MOVIES, N_MOVIES), np.float32)),  # too many units
+    lambda arrays: arrays.update(weighted_weights=arrays["weighted_weights"][:-1]),
+    lambda arrays: arrays.update(weighted_weights=np.zeros((N_MOVIES, 65), np.float32)),  # too many units
+    lambda arrays: arrays.__delitem__("weighted_weights"),
     lambda arrays: arrays.update(judge_weights=arrays["judge_weights"][:-1]),
     lambda arrays: arrays.update(judge_weights=arrays["judge_weights"][:, :-1]),
     lambda arrays: arrays.update(judge_hidden_bias=arrays["judge_hidden_bias"][:-1]),
@@ -240,6 +265,7 @@ def test_an_array_that_claims_more_than_it_holds_is_refused_before_memory_is_tak
         "linear_weights",
         "linear_variance",
         "leading_variance",
+        "weighted_weights",
         "judge_weights",
         "judge_movie_bias",
         "judge_hidden_bias",
@@ -264,6 +290,8 @@ INCONSISTENT: list[dict[str, Any]] = [
     {"configuration": None},
     {"judge": {}},
     {"judge": {"mean_length": 0.0}},
+    {"weighted": {}},
+    {"weighted": {"ridge": 0.0}},
     {"calibration": {"slope": 1.0, "intercept": 0.0}},
     {"calibration": {"slope": -1.0, "intercept": 0.0, "short_slope": 0.0, "short_intercept": 0.0}},
     {"calibration": {"slope": 1.0, "intercept": 0.0, "short_slope": -1.0, "short_intercept": 0.0}},

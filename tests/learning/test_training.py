@@ -15,11 +15,13 @@ from app.learning.machines import Machines
 from app.learning.model_file import dump, load
 from app.learning.preferences import RatingRows
 from app.learning.training import (
+    PREPARATION_SHARE,
     RANKING_SHARE,
     Diverged,
     EpochReport,
     JudgingReport,
     MinibatchReport,
+    PreparationReport,
     TooLittleData,
     balanced_threshold,
     completed,
@@ -46,6 +48,9 @@ ALGORITHMS: list[dict[str, Any]] = [
 
 def test_every_minibatch_and_every_epoch_is_reported_with_rising_progress(camps: RatingRows) -> None:
     reports = list(train(camps, vocabulary(), SHORT))
+    preparation = [report for report in reports if isinstance(report, PreparationReport)]
+    assert preparation == reports[: len(preparation)]
+    assert preparation[-1].done == 1.0
     judging = [report for report in reports if isinstance(report, JudgingReport)]
     minibatches = [report for report in reports if type(report) is MinibatchReport]
     epochs = [report for report in reports if isinstance(report, EpochReport)]
@@ -55,9 +60,10 @@ def test_every_minibatch_and_every_epoch_is_reported_with_rising_progress(camps:
     assert [report.epoch for report in epochs] == [1, 2, 3]
     assert [report.progress for report in reports] == sorted(report.progress for report in reports)
     assert reports[-1].progress == 1.0
-    assert minibatches[0].progress == pytest.approx(RANKING_SHARE / 12)
+    assert minibatches[0].progress == pytest.approx(PREPARATION_SHARE + RANKING_SHARE / 12)
     assert reports[-len(judging) :] == judging
-    assert [(report.epoch, report.minibatch) for report in judging] == [
+    # Minibatch 0 stands for the biases, which may take longer than the interval of two reports.
+    assert [(report.epoch, report.minibatch) for report in judging if report.minibatch] == [
         (epoch, minibatch)
         for epoch in range(1, judging[0].epochs + 1)
         for minibatch in range(1, judging[0].minibatches + 1)
