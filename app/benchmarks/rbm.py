@@ -26,6 +26,7 @@ from app.learning.configuration import TrainingConfiguration
 from app.learning.contrastive_divergence import Gradient, Momentum
 from app.learning.divergence import out_of_bounds
 from app.learning.fitting import fit, log_odds_of_means, persistent_contrastive_divergence, random_chains
+from app.learning.judge import fitted
 from app.learning.preferences import RatingRows
 from app.learning.rbm import RBM, Dense, bernoulli, sigmoid
 from app.learning.sparse_rows import RowsByUnit
@@ -133,8 +134,11 @@ class HugeCatalogue:
         sampled_epoch: seconds, with the default configuration.
         dense_epoch: seconds, with negative_sample = 0.
         share: sampled_epoch / dense_epoch, the median over rounds.
-        resident: most bytes of memory in use, before the dense updates began.
-        preparation: seconds before the first update (judge and calibration).
+        resident: most bytes of memory in use by ratings, linear units, the machine that ranks and the judge,
+            before the dense updates began.
+        preparation: seconds before the first update, most of them for the linear units.
+        judge_update: seconds of an update of the judge, which is fitted afterwards.
+        judge_updates: how many of them there are.
     """
 
     shape: tuple[int, int, int]
@@ -144,6 +148,8 @@ class HugeCatalogue:
     resident: int
     preparation: float
     updates_in_epoch: int
+    judge_update: float
+    judge_updates: int
 
 
 @dataclass(frozen=True)
@@ -216,6 +222,8 @@ class SpeedReport:
                 ["sampled / dense", f"{huge.share:.2f}"],
                 ["most memory in use, GiB", f"{huge.resident / 2**30:.2f}"],
                 ["before the first update, s", f"{huge.preparation:.0f}"],
+                ["an update of the judge, s", f"{huge.judge_update:.3f}"],
+                ["updates of the judge", str(huge.judge_updates)],
             ]
             shape = f"{huge.shape[0]:,} x {huge.shape[1]:,}"
             yield f"a huge catalogue, {shape}, {huge.shape[2]:,} ratings", ["", ""], lines
@@ -398,8 +406,13 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
         preparation = time.perf_counter() - preparing
         for _ in range(WARM_UP_UPDATES):
             sampled.update()
+        judging = fitted(rows, sampled.configuration.liked_at_least, np.random.default_rng(0))
+        update = next(judging)
+        judge_updates = update.epochs * update.minibatches
+        judge_update = statistics.median(seconds_of(lambda: next(judging)) for _ in range(rounds))
         resident = most_resident()
-        dense = _Trainer(rows, negative_sample=0)
+        judging.close()
+        dense = _Trainer(rows, negative_sample=0, linear_units=0)  # which no update depends on
         for _ in range(WARM_UP_UPDATES):
             dense.update()
         pairs = np.array(
@@ -415,6 +428,8 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
         resident=resident,
         preparation=preparation,
         updates_in_epoch=updates,
+        judge_update=judge_update,
+        judge_updates=judge_updates,
     )
 
 
