@@ -19,8 +19,9 @@ import scipy.sparse as sp
 from app.learning.rbm import RBM, Dense, Harmonium, Sparse, Visible, bernoulli, bernoulli_ones, sigmoid
 from app.learning.sparse_rows import RowsByUnit
 
-# A multiplication of SciPy's sparse product takes as long as six of a dense float32 one (OpenBLAS, AVX2), and
-# twelve with AVX-512; so from this share of stored entries on, the dense product is the faster one.
+# A multiplication of a sparse product takes as long as five of a dense float32 one where rows lie unit by unit,
+# and as six to twelve where they lie row by row (OpenBLAS); and a unit that is on costs more to draw than one
+# that is off. From about this share of stored entries on, the dense way gains.
 LARGEST_SPARSE_SHARE = 0.1
 CACHED = 2**17  # bytes of each of a few arrays that stay in the cache from one pass to the next
 
