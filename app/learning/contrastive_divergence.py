@@ -20,8 +20,8 @@ from app.learning.rbm import RBM, Dense, Harmonium, Sparse, Visible, bernoulli, 
 from app.learning.sparse_rows import RowsByUnit
 
 # A multiplication of a sparse product takes as long as five of a dense float32 one where rows lie unit by
-# unit, and as six to twelve where they lie row by row (OpenBLAS); and a unit that is on costs more to draw than
-# one that is off. From about this share of stored entries on, the dense way gains.
+# unit, and as six to twelve where they lie row by row (OpenBLAS), and a unit that is on costs more to draw
+# than one that is off: from about this share of stored entries on, the dense way gains.
 LARGEST_SPARSE_SHARE = 0.1
 CACHED = 2**17  # bytes of each of a few arrays that stay in the cache from one pass to the next
 
