@@ -401,7 +401,7 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
     with threadpool_limits(threads, user_api="blas"):
         rows = synthetic_ratings(*shape)
         preparing = time.perf_counter()
-        sampled = _Trainer(rows)
+        sampled = _Trainer(rows, linear_units=None)
         sampled.update()
         preparation = time.perf_counter() - preparing
         for _ in range(WARM_UP_UPDATES):
@@ -412,7 +412,7 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
         judge_update = statistics.median(seconds_of(lambda: next(judging)) for _ in range(rounds))
         resident = most_resident()
         judging.close()
-        dense = _Trainer(rows, negative_sample=0, linear_units=0)  # which no update depends on
+        dense = _Trainer(rows, negative_sample=0)
         for _ in range(WARM_UP_UPDATES):
             dense.update()
         pairs = np.array(
@@ -434,10 +434,10 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
 
 
 class _Trainer:
-    """`train`, one update or one epoch at a time."""
+    """`train`, one update or one epoch at a time; linear units, found beforehand, only if asked for."""
 
-    def __init__(self, rows: RatingRows, **settings: Any) -> None:
-        chosen = TrainingConfiguration(**settings)
+    def __init__(self, rows: RatingRows, *, linear_units: int | None = 0, **settings: Any) -> None:
+        chosen = TrainingConfiguration(linear_units=linear_units, **settings)
         self.configuration = chosen.resolved(rows.n_users, rows.n_movies, rows.n_ratings)
         vocabulary = Vocabulary([str(column) for column in range(rows.n_movies)])
         endless = dataclasses.replace(self.configuration, epochs=100_000)
