@@ -1,7 +1,8 @@
 """What a sampled negative phase costs in quality, on a file of ratings small enough for the dense one, too.
 
-    python -m benchmarks.negative_sample u.data [--sample 300] [--seeds 3]
+    python -m benchmarks.negative_sample u.data [--sample 300] [--rows-of-a-group 50] [--seeds 3]
 
+Minibatches of so small a file have no groups unless they are told to be smaller than where they are of use.
 For each split the dense and the sampled machine are trained with otherwise default settings and compared by
 nDCG@10. Then the bias that the sigmoid leaves is measured on the dense machine: what the hidden units receive
 is right on average over samples, its sigmoid is not quite.
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.learning import sampled_negative_phase
 from app.learning.configuration import TrainingConfiguration
 from app.learning.evaluation import ranking_quality
 from app.learning.machines import Machines
@@ -63,13 +65,13 @@ def sigmoid_bias(machines: Machines, rows: RatingRows, n_sampled: int) -> tuple[
         weight_decay=0.0,
         rng=rng,
     )
-    imagined = rbm.visible_probability(bernoulli(rbm.hidden_probability(batch), rng))
-    whole = rbm.hidden_input(imagined)
+    state = bernoulli(rbm.hidden_probability(batch), rng)
+    whole = rbm.hidden_input(rbm.visible_probability(state))
     mean_input, mean_probability, square = np.zeros_like(whole), np.zeros_like(whole), 0.0
     for _ in range(DRAWS):
-        units, importance = learning.touched(batch)
-        part = RBM(rbm.weights[units], rbm.visible_bias[units], rbm.hidden_bias)
-        received = part.hidden_input(imagined[:, units] * importance)
+        touched = learning.touched(batch)
+        part = RBM(rbm.weights[touched.units], rbm.visible_bias[touched.units], rbm.hidden_bias)
+        received = touched.imagined(part, state)[1]
         mean_input += received / DRAWS
         mean_probability += sigmoid(received) / DRAWS
         square += float(np.square(sigmoid(received) - sigmoid(whole)).mean()) / DRAWS
@@ -82,8 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--rows-of-a-group", type=int, default=sampled_negative_phase.ROWS_OF_A_GROUP)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args(arguments)
+    sampled_negative_phase.ROWS_OF_A_GROUP = given.rows_of_a_group
     rows = read(given.file)
     ratios = []
     for seed in range(given.seeds):

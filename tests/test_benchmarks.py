@@ -43,9 +43,13 @@ def test_every_part_reports_times_and_ratios_as_json() -> None:
     assert len(said) >= len(PARTS)
     assert values["compared"][0]["batch_size"] == 8
     assert values["compared"][0]["times_faster"] > 0
-    efficiency = values["efficiency"][0]
-    assert 0 < efficiency["share"] < efficiency["share_of_all"]
-    assert all(seconds > 0 for seconds in efficiency["parts"].values())
+    assert [(one["design"], one["visible_units"]) for one in values["efficiency"]] == [
+        ("rated", 60),
+        ("joint", 120),
+    ]
+    for efficiency in values["efficiency"]:
+        assert 0 < efficiency["share"] < efficiency["share_of_all"]
+        assert all(seconds > 0 for seconds in efficiency["parts"].values())
     assert [one["n_ratings"] for one in values["growth"]] == [450, 900]
     assert {tuple(one["shape"]) for one in values["threads"]} == {TINY.compared, TINY.usual}
     assert values["huge"]["resident"] > 10_000_000

@@ -26,8 +26,10 @@ from app.learning.configuration import TrainingConfiguration
 from app.learning.contrastive_divergence import Gradient, Momentum
 from app.learning.divergence import out_of_bounds
 from app.learning.fitting import fit, log_odds_of_means, persistent_contrastive_divergence, random_chains
+from app.learning.judge import fitted
 from app.learning.preferences import RatingRows
 from app.learning.rbm import RBM, Dense, bernoulli, sigmoid
+from app.learning.sparse_rows import RowsByUnit
 from app.learning.synthetic import synthetic_ratings
 from app.learning.training import EpochReport, train
 from app.learning.visible_design import DESIGNS
@@ -36,6 +38,7 @@ from app.worker import usable_cores
 
 COMPARED_HIDDEN = 256
 COMPARED_RATE = 0.01
+COMPARED_DESIGNS = ("rated", "joint")  # the default, and two units a movie: the widest dense products
 PEAK_SIZE = 1_500  # rows and columns of the matrices whose product gives the peak
 WARM_UP_UPDATES = 3
 Progress = Callable[[str], None]
@@ -76,9 +79,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """An epoch with the default configuration beside its dense products at the matrix-product peak.
+    """An epoch with default batch and hidden units beside its dense products at the matrix-product peak.
 
     Attributes:
+        design: of the visible units; the settings are the defaults of this design.
         peak: floating-point operations a second.
         epoch: seconds.
         negative_phase_at_peak: seconds that the three products of the negative phase would take: h W', v' W
@@ -89,7 +93,9 @@ class Efficiency:
         parts: seconds an epoch that each part takes when it runs by itself.
     """
 
+    design: str
     threads: int
+    visible_units: int
     hidden_units: int
     batch_size: int
     peak: float
@@ -128,8 +134,11 @@ class HugeCatalogue:
         sampled_epoch: seconds, with the default configuration.
         dense_epoch: seconds, with negative_sample = 0.
         share: sampled_epoch / dense_epoch, the median over rounds.
-        resident: most bytes of memory in use, before the dense updates began.
-        preparation: seconds before the first update (judge and calibration).
+        resident: most bytes of memory in use by ratings, linear units, the machine that ranks and the judge,
+            before the dense updates began.
+        preparation: seconds before the first update, most of them for the linear units.
+        judge_update: seconds of an update of the judge, which is fitted afterwards.
+        judge_updates: how many of them there are.
     """
 
     shape: tuple[int, int, int]
@@ -139,6 +148,8 @@ class HugeCatalogue:
     resident: int
     preparation: float
     updates_in_epoch: int
+    judge_update: float
+    judge_updates: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +195,10 @@ class SpeedReport:
             lines = [["the epoch", _ms(found.epoch), ""]]
             for (name, part), share in zip(named.items(), shares, strict=True):
                 lines.append([name, _ms(part), f"{share:.2f}"])
-            title = f"an epoch beside the matrix-product peak, {found.peak / 1e9:.0f} GFLOP/s"
+            title = (
+                f"an epoch beside the matrix-product peak, {found.peak / 1e9:.0f} GFLOP/s: {found.design}, "
+                f"{found.visible_units:,} x {found.hidden_units} units, batch {found.batch_size}"
+            )
             yield title, ["", "ms", "share of the epoch"], lines
         if self.growth:
             lines = [
@@ -208,6 +222,8 @@ class SpeedReport:
                 ["sampled / dense", f"{huge.share:.2f}"],
                 ["most memory in use, GiB", f"{huge.resident / 2**30:.2f}"],
                 ["before the first update, s", f"{huge.preparation:.0f}"],
+                ["an update of the judge, s", f"{huge.judge_update:.3f}"],
+                ["updates of the judge", str(huge.judge_updates)],
             ]
             shape = f"{huge.shape[0]:,} x {huge.shape[1]:,}"
             yield f"a huge catalogue, {shape}, {huge.shape[2]:,} ratings", ["", ""], lines
@@ -249,8 +265,9 @@ def measure_rbm(
                 on_progress(f"beside scikit-learn, batch {batch_size}")
                 compared.append(beside_scikit_learn(boltzmann, scale, batch_size))
         if "peak" in parts:
-            on_progress("share of the matrix-product peak")
-            efficiency.append(share_of_peak(scale, threads))
+            for design in COMPARED_DESIGNS:
+                on_progress(f"share of the matrix-product peak, {design}")
+                efficiency.append(share_of_peak(scale, threads, design))
         if "growth" in parts:
             on_progress("growth with the number of ratings")
             growth = growth_with_ratings(scale)
@@ -311,14 +328,15 @@ def beside_scikit_learn(boltzmann: Any, scale: Scale, batch_size: int) -> Compar
     return Comparison(batch_size, ours, double, simple, *ratios)
 
 
-def share_of_peak(scale: Scale, threads: int) -> Efficiency:
-    """An epoch of the default configuration against its products at the peak of the same minute."""
+def share_of_peak(scale: Scale, threads: int, design: str) -> Efficiency:
+    """An epoch of a design's default configuration against its products at the peak of the same minute."""
     rows = synthetic_ratings(*scale.usual)
-    trainer = _Trainer(rows)
+    trainer = _Trainer(rows, design=design)
     configuration = trainer.configuration
     batch_size, n_hidden = configuration.batch_size, configuration.hidden_units
     assert batch_size is not None and n_hidden is not None  # noqa: S101, PT018 - for mypy: they are resolved
-    operations = 2 * rows.n_users * DESIGNS[configuration.design].n_visible(rows.n_movies) * n_hidden
+    n_visible = DESIGNS[design].n_visible(rows.n_movies)
+    operations = 2 * rows.n_users * n_visible * n_hidden
     trainer.epoch()  # warm
     peaks, epochs = [], []
     for _ in range(scale.rounds):
@@ -330,7 +348,9 @@ def share_of_peak(scale: Scale, threads: int) -> Efficiency:
     )
     peak = statistics.median(peaks)
     return Efficiency(
+        design=design,
         threads=threads,
+        visible_units=n_visible,
         hidden_units=n_hidden,
         batch_size=batch_size,
         peak=peak,
@@ -339,7 +359,7 @@ def share_of_peak(scale: Scale, threads: int) -> Efficiency:
         all_products_at_peak=5 * operations / peak,
         share=share,
         share_of_all=share * 5 / 3,
-        parts=_parts(rows, batch_size, n_hidden, scale.rounds),
+        parts=_parts(rows, design, batch_size, n_hidden, scale.rounds),
     )
 
 
@@ -381,12 +401,17 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
     with threadpool_limits(threads, user_api="blas"):
         rows = synthetic_ratings(*shape)
         preparing = time.perf_counter()
-        sampled = _Trainer(rows)
+        sampled = _Trainer(rows, linear_units=None)
         sampled.update()
         preparation = time.perf_counter() - preparing
         for _ in range(WARM_UP_UPDATES):
             sampled.update()
+        judging = fitted(rows, sampled.configuration.liked_at_least, np.random.default_rng(0))
+        update = next(judging)
+        judge_updates = update.epochs * update.minibatches
+        judge_update = statistics.median(seconds_of(lambda: next(judging)) for _ in range(rounds))
         resident = most_resident()
+        judging.close()
         dense = _Trainer(rows, negative_sample=0)
         for _ in range(WARM_UP_UPDATES):
             dense.update()
@@ -403,14 +428,16 @@ def huge_catalogue(shape: tuple[int, int, int], rounds: int, threads: int) -> Hu
         resident=resident,
         preparation=preparation,
         updates_in_epoch=updates,
+        judge_update=judge_update,
+        judge_updates=judge_updates,
     )
 
 
 class _Trainer:
-    """`train`, one update or one epoch at a time."""
+    """`train`, one update or one epoch at a time; linear units, found beforehand, only if asked for."""
 
-    def __init__(self, rows: RatingRows, **settings: Any) -> None:
-        chosen = TrainingConfiguration(**settings)
+    def __init__(self, rows: RatingRows, *, linear_units: int | None = 0, **settings: Any) -> None:
+        chosen = TrainingConfiguration(linear_units=linear_units, **settings)
         self.configuration = chosen.resolved(rows.n_users, rows.n_movies, rows.n_ratings)
         vocabulary = Vocabulary([str(column) for column in range(rows.n_movies)])
         endless = dataclasses.replace(self.configuration, epochs=100_000)
@@ -428,28 +455,32 @@ class _Trainer:
                 return report.seconds
 
 
-def _parts(rows: RatingRows, batch_size: int, n_hidden: int, rounds: int) -> dict[str, float]:
+def _parts(
+    rows: RatingRows, design_name: str, batch_size: int, n_hidden: int, rounds: int
+) -> dict[str, float]:
     """Seconds an epoch of each part of a CD-1 update, run by itself on one minibatch."""
-    design, rng = DESIGNS[TrainingConfiguration().design], np.random.default_rng(0)
+    design, rng = DESIGNS[design_name], np.random.default_rng(0)
     preferences = rows.preferences(4.0)
     chosen = rng.permutation(rows.n_users)[:batch_size]
     visible = design.units(preferences.rows(chosen))
     rbm = RBM.initial(design.initial_bias(preferences), n_hidden, rng, deviation=0.05)
-    hidden = rbm.hidden_probability(visible)
+    observed = RowsByUnit.of(visible)
+    hidden = rbm.hidden_probability(observed)
     state = bernoulli(hidden, rng)
-    received = state @ rbm.weights.T
-    imagined = sigmoid(received)
+    received = rbm.weights @ state.T
+    imagined = sigmoid(received).T
+    total = np.zeros_like(rbm.weights)
     ascent = Momentum(rbm, 0.5, 0.01)
     gradient = Gradient.zeros(rbm)
     measured: dict[str, Callable[[], object]] = {
-        "product h W'": lambda: state @ rbm.weights.T,
+        "product W h'": lambda: rbm.weights @ state.T,
         "product v' W": lambda: imagined @ rbm.weights,
         "product v'' h'": lambda: imagined.T @ hidden,
-        "positive phase, sparse": lambda: (visible @ rbm.weights, visible.T @ hidden),
-        "visible sigmoid and bias": lambda: sigmoid(received + rbm.visible_bias),
+        "positive phase, sparse": lambda: observed.add_product(observed @ rbm.weights, total),
+        "visible sigmoid and bias": lambda: sigmoid(received + rbm.visible_bias[:, None]),
         "hidden sigmoids": lambda: (sigmoid(hidden), sigmoid(hidden)),
         "random hidden states": lambda: bernoulli(hidden, rng),
-        "gather the minibatch": lambda: design.units(preferences.rows(chosen)),
+        "gather the minibatch": lambda: RowsByUnit.of(design.units(preferences.rows(chosen))),
         "momentum, decay, update": lambda: ascent.ascend(rbm, gradient, 1e-9),
         "check for divergence": lambda: out_of_bounds(rbm),
     }

@@ -11,32 +11,55 @@ CD-k takes k Gibbs steps from the data instead, PCD (Tieleman, 2008) goes on fro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from app.learning.rbm import RBM, Dense, Harmonium, Sparse, Visible, bernoulli, bernoulli_ones, sigmoid
+from app.learning.sparse_rows import RowsByUnit
 
-# A multiplication of SciPy's sparse product takes as long as six of a dense float32 one (OpenBLAS, AVX2), and
-# twelve with AVX-512; so from this share of stored entries on, the dense product is the faster one.
+# A multiplication of a sparse product takes as long as five of a dense float32 one where rows lie unit by
+# unit, and as six to twelve where they lie row by row (OpenBLAS), and a unit that is on costs more to draw
+# than one that is off: from about this share of stored entries on, the dense way gains.
 LARGEST_SPARSE_SHARE = 0.1
+CACHED = 2**17  # bytes of each of a few arrays that stay in the cache from one pass to the next
 
 
 @dataclass(frozen=True, eq=False)
+class Phase:
+    """One phase's part in the gradient of the weights, v' h, not yet multiplied out.
+
+    Attributes:
+        visible: shape (n, n_visible).
+        hidden: shape (n, n_hidden).
+    """
+
+    visible: Dense | RowsByUnit
+    hidden: Dense
+
+    def add_to(self, total: Dense) -> None:
+        """Add v' h to an array of shape (n_visible, n_hidden)."""
+        if isinstance(self.visible, RowsByUnit):
+            self.visible.add_product(self.hidden, total)
+        else:
+            total += self.visible.T @ self.hidden
+
+
 class Gradient:
     """A direction for the parameters of an RBM, each array in the shape of its parameter.
 
-    Attributes:
-        weights: shape (n_visible, n_hidden).
+    Args:
+        weights: shape (n_visible, n_hidden), or the phases that it is the sum of: those are multiplied out
+            when `weights` is asked for, and never if the sparse ones are only added to another array.
         visible_bias: shape (n_visible,).
         hidden_bias: shape (n_hidden,).
     """
 
-    weights: Dense
-    visible_bias: Dense
-    hidden_bias: Dense
+    def __init__(self, weights: Dense | tuple[Phase, ...], visible_bias: Dense, hidden_bias: Dense) -> None:
+        self._weights = weights
+        self.visible_bias = visible_bias
+        self.hidden_bias = hidden_bias
 
     @classmethod
     def zeros(cls, rbm: Harmonium) -> Self:
@@ -45,46 +68,79 @@ class Gradient:
             np.zeros_like(rbm.weights), np.zeros_like(rbm.visible_bias), np.zeros_like(rbm.hidden_bias)
         )
 
+    @property
+    def weights(self) -> Dense:
+        """Shape (n_visible, n_hidden); the same array each time."""
+        if isinstance(self._weights, tuple):
+            self._weights = self._multiplied_out(self._weights)
+        return self._weights
 
-def phase_difference(positive: tuple[Visible, Dense], negative: tuple[Visible, Dense]) -> Gradient:
+    def times(self, factor: float) -> Gradient:
+        """So many times as far; the arrays of this gradient are used up."""
+        weights = self._weights
+        if isinstance(weights, tuple):
+            # It is the smaller factor of each product that is multiplied: no pass over all weights.
+            weights = tuple(Phase(phase.visible, phase.hidden * factor) for phase in weights)
+        else:
+            weights *= factor
+        return Gradient(weights, self.visible_bias * factor, self.hidden_bias * factor)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the weights can be added to an array without an array of their own."""
+        phases = self._weights
+        return isinstance(phases, tuple) and all(isinstance(phase.visible, RowsByUnit) for phase in phases)
+
+    def add_weights_to(self, total: Dense) -> None:
+        """Add `weights` to an array of their shape."""
+        if self.is_sparse and isinstance(self._weights, tuple):
+            for phase in self._weights:
+                phase.add_to(total)
+        else:
+            total += self.weights
+
+    def _multiplied_out(self, phases: tuple[Phase, ...]) -> Dense:
+        # Dense phases first: the first of their products is where all others are added.
+        ordered = sorted(phases, key=lambda phase: isinstance(phase.visible, RowsByUnit))
+        first = ordered[0]
+        if isinstance(first.visible, RowsByUnit):
+            total = np.zeros((self.visible_bias.size, self.hidden_bias.size), first.hidden.dtype)
+        else:
+            total = first.visible.T @ first.hidden
+            del ordered[0]
+        for phase in ordered:
+            phase.add_to(total)
+        return total
+
+
+def phase_difference(
+    positive: tuple[Visible | RowsByUnit, Dense], negative: tuple[Visible | RowsByUnit, Dense]
+) -> Gradient:
     """<v h'>, <v> and <h> of the positive phase minus those of the negative one.
 
     Each phase is a pair of visible rows (n, n_visible) and hidden rows (n, n_hidden) and is averaged over
     its own n, so that a short last minibatch does not tilt the balance.
     """
     (visible, hidden), (visible_, hidden_) = positive, negative
+    visible, visible_ = by_unit(visible), by_unit(visible_)
     n, n_ = hidden.shape[0], hidden_.shape[0]
-    weights: Dense
-    if isinstance(visible, sp.csr_array) and isinstance(visible_, sp.csr_array):
-        # One sparse product instead of two and their difference: two passes over all weights less.
-        both = np.concatenate((hidden, hidden_))
-        both[:n] /= n
-        both[n:] /= -n_
-        weights = _transposed(visible, visible_) @ both
-    else:
-        weights = visible.T @ (hidden / n)
-        weights -= visible_.T @ (hidden_ / n_)
     return Gradient(
-        weights,
+        (Phase(visible, hidden / n), Phase(visible_, hidden_ / -n_)),
         # Each phase is summed by itself, so that units which are equal in both get exactly 0.
-        _column_sums(visible) / n - _column_sums(visible_) / n_,
+        _sums(visible) / n - _sums(visible_) / n_,
         hidden.sum(axis=0) / n - hidden_.sum(axis=0) / n_,
     )
 
 
-def _transposed(above: Sparse, below: Sparse) -> sp.csc_array[Any]:
-    """The transpose of the rows of both, one below the other: CSR arrays read as CSC."""
-    indptr = np.concatenate((above.indptr, below.indptr[1:] + above.indptr[-1]))
-    indices = np.concatenate((above.indices, below.indices))
-    data = np.concatenate((above.data, below.data))
-    return sp.csc_array((data, indices, indptr), shape=(above.shape[1], indptr.size - 1))
+def by_unit(visible: Visible | RowsByUnit) -> Dense | RowsByUnit:
+    """The rows as learning takes them: sparse ones unit by unit, dense ones as they are."""
+    return RowsByUnit.of(visible) if isinstance(visible, sp.csr_array) else visible
 
 
-def _column_sums(visible: Visible) -> Dense:
+def _sums(visible: Dense | RowsByUnit) -> Dense:
     """Shape (n_visible,), in the dtype of the rows."""
-    if isinstance(visible, sp.csr_array):
-        sums = np.bincount(visible.indices, visible.data, visible.shape[1])
-        return sums.astype(visible.dtype, copy=False)
+    if isinstance(visible, RowsByUnit):
+        return visible.sums()
     result: Dense = visible.sum(axis=0)
     return result
 
@@ -107,36 +163,23 @@ def compact(visible: Dense) -> Visible:
     )
 
 
-def sampled_visible(rbm: Harmonium, hidden: Dense, rng: np.random.Generator) -> Visible:
-    """v ~ P(v | h), as `compact` has it: dense, or CSR if few units are on.
+def sampled_visible(rbm: Harmonium, hidden: Dense, rng: np.random.Generator) -> Dense | RowsByUnit:
+    """v ~ P(v | h): dense, or unit by unit if few units are on.
 
     Bernoulli units that are seldom on are drawn without a probability for each of them, see `bernoulli_ones`.
     """
     if not isinstance(rbm, RBM):
-        return compact(rbm.sample_visible(hidden, rng))
+        return by_unit(compact(rbm.sample_visible(hidden, rng)))
     log_odds = rbm.visible_input_by_unit(hidden)
     largest = LARGEST_SPARSE_SHARE * log_odds.size
     if np.count_nonzero(log_odds > 0) > largest:  # about as many will be on
         return bernoulli(sigmoid(log_odds), rng).T
     ones = bernoulli_ones(log_odds, rng)
     if ones.size > largest:
-        by_unit = np.zeros_like(log_odds)
-        by_unit.ravel()[ones] = 1
-        return by_unit.T
-    return _by_row(ones, log_odds.shape, log_odds.dtype)
-
-
-def _by_row(ones: NDArray[np.intp], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Sparse:
-    """The CSR array of shape (n, n_visible) with ones at ascending places of its transpose."""
-    n_visible, n = shape
-    # Narrow integers: dividing is several times quicker, and 16 bits are sorted by counting.
-    places: NDArray[np.integer[Any]] = ones.astype(np.uint32 if n_visible * n < 2**32 else np.int64)
-    units = places // n
-    rows = (places - units * n).astype(np.uint16 if n <= 2**16 else np.int64)
-    indptr = np.zeros(n + 1, np.int32)
-    np.cumsum(np.bincount(rows, minlength=n), out=indptr[1:])
-    indices = units[np.argsort(rows, kind="stable")].astype(np.int32)
-    return sp.csr_array((np.ones(ones.size, dtype), indices, indptr), shape=(n, n_visible))
+        dense = np.zeros_like(log_odds)
+        dense.ravel()[ones] = 1
+        return dense.T
+    return RowsByUnit.of_ones(ones, rbm.n_visible, hidden.shape[0], log_odds.dtype)
 
 
 def _visible_mean(rbm: Harmonium, hidden: Dense) -> Dense:
@@ -147,7 +190,12 @@ def _visible_mean(rbm: Harmonium, hidden: Dense) -> Dense:
 
 
 def cd_gradient(
-    rbm: Harmonium, visible: Visible, k: int, rng: np.random.Generator, *, sample_last: bool = False
+    rbm: Harmonium,
+    visible: Visible | RowsByUnit,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    sample_last: bool = False,
 ) -> Gradient:
     """CD-k where every visible unit is observed.
 
@@ -163,6 +211,7 @@ def cd_gradient(
         rng: draws the hidden states, and the visible ones of all steps but the last.
         sample_last: draw the last visible states too.
     """
+    visible = by_unit(visible)
     hidden = rbm.hidden_probability(visible)
     state = bernoulli(hidden, rng)
     for _ in range(k - 1):
@@ -227,7 +276,7 @@ class PersistentChains:
     def __init__(self, hidden: Dense) -> None:
         self.hidden = hidden
 
-    def advance(self, rbm: Harmonium, k: int, rng: np.random.Generator) -> tuple[Visible, Dense]:
+    def advance(self, rbm: Harmonium, k: int, rng: np.random.Generator) -> tuple[Dense | RowsByUnit, Dense]:
         """k Gibbs steps of every chain.
 
         Returns:
@@ -241,9 +290,14 @@ class PersistentChains:
 
 
 def pcd_gradient(
-    rbm: Harmonium, visible: Visible, chains: PersistentChains, k: int, rng: np.random.Generator
+    rbm: Harmonium,
+    visible: Visible | RowsByUnit,
+    chains: PersistentChains,
+    k: int,
+    rng: np.random.Generator,
 ) -> Gradient:
     """Persistent CD: the data's positive phase against the chains' negative one, each over its own number."""
+    visible = by_unit(visible)
     return phase_difference((visible, rbm.hidden_probability(visible)), chains.advance(rbm, k, rng))
 
 
@@ -258,8 +312,9 @@ class Momentum:
     def __init__(self, rbm: Harmonium, momentum: float, weight_decay: float) -> None:
         self._momentum = momentum
         self._weight_decay = weight_decay
-        self._step = Gradient.zeros(rbm)
-        self._scratch = np.empty_like(rbm.weights if weight_decay else rbm.hidden_bias)
+        self._last = Gradient.zeros(rbm)
+        self._rows_at_once = max(1, CACHED // (rbm.n_hidden * rbm.weights.itemsize))
+        self._scratch = np.empty((self._rows_at_once, rbm.n_hidden), rbm.weights.dtype)
 
     def ascend(
         self, rbm: Harmonium, gradient: Gradient, learning_rate: float, momentum: float | None = None
@@ -274,21 +329,51 @@ class Momentum:
         """
         if momentum is None:
             momentum = self._momentum
-        if self._weight_decay:
-            np.multiply(rbm.weights, self._weight_decay, out=self._scratch)
-            gradient.weights[...] -= self._scratch
-        last_step, self._step = self._step, gradient  # the gradient's arrays become the step
-        # Each line below is a pass over an array that may outgrow the caches: no temporaries, none in vain.
-        for parameter, last, step in (
-            (rbm.weights, last_step.weights, gradient.weights),
-            (rbm.visible_bias, last_step.visible_bias, gradient.visible_bias),
-            (rbm.hidden_bias, last_step.hidden_bias, gradient.hidden_bias),
-        ):
-            step *= learning_rate
-            if momentum:
-                last *= momentum
-                step += last
-            parameter += step
+        step, last = gradient.times(float(learning_rate)), self._last
+        shrink = float(learning_rate) * self._weight_decay
+        if momentum:
+            for bias, uphill in (
+                (last.visible_bias, step.visible_bias),
+                (last.hidden_bias, step.hidden_bias),
+            ):
+                bias *= momentum
+                bias += uphill
+            if step.is_sparse:
+                np.multiply(last.weights, momentum, out=last.weights)
+                step.add_weights_to(last.weights)
+                self._go(rbm.weights, last.weights, shrink)
+            else:
+                self._go(rbm.weights, last.weights, shrink, momentum, step.weights)
+            step = last
+        elif shrink:
+            self._go(rbm.weights, step.weights, shrink)
+        else:
+            step.add_weights_to(rbm.weights)
+        rbm.visible_bias[...] += step.visible_bias
+        rbm.hidden_bias[...] += step.hidden_bias
+        self._last = step
+
+    def _go(
+        self,
+        weights: Dense,
+        step: Dense,
+        shrink: float,
+        momentum: float = 1.0,
+        uphill: Dense | None = None,
+    ) -> None:
+        """step = momentum * step + uphill - shrink * weights; weights += step. A part of them after another.
+
+        All weights may outgrow the caches, and each line is a pass over them.
+        """
+        for start in range(0, weights.shape[0], self._rows_at_once):
+            rows = slice(start, start + self._rows_at_once)
+            some_weights, some_steps = weights[rows], step[rows]
+            if uphill is not None:
+                some_steps *= momentum
+                some_steps += uphill[rows]
+            if shrink:
+                some_steps -= np.multiply(some_weights, shrink, out=self._scratch[: some_weights.shape[0]])
+            some_weights += some_steps
 
 
 def cosine_rate(start: float, final_share: float, done: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from app.learning.rbm import Harmonium
 
 LARGEST_PARAMETER = 1e3  # log-odds; far beyond what any data asks for
+UPDATES_BETWEEN_CHECKS = 8  # each a pass over all weights; one update hardly makes them diverge
 
 
 class Diverged(ArithmeticError):

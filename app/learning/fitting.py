@@ -29,15 +29,15 @@ from app.learning.contrastive_divergence import (
     compact,
     pcd_gradient,
 )
-from app.learning.divergence import Diverged, out_of_bounds, weight_norm
+from app.learning.divergence import UPDATES_BETWEEN_CHECKS, Diverged, out_of_bounds, weight_norm
 from app.learning.rbm import RBM, Dense, Harmonium, Visible, bernoulli
+from app.learning.sparse_rows import RowsByUnit
 from app.learning.visible_design import log_odds
 
 SAMPLE_ROWS = 128  # rows that a report is measured on
-UPDATES_BETWEEN_CHECKS = 8  # for divergence, which one update hardly makes
 SAMPLE_UNITS = 16  # visible units of each of them that the pseudo-log-likelihood is measured on
 
-GradientOf: TypeAlias = Callable[[Harmonium, Visible, float], Gradient]
+GradientOf: TypeAlias = Callable[[Harmonium, "Dense | RowsByUnit", float], Gradient]
 """(machine, minibatch, share of the training that is done) -> the direction uphill."""
 
 
@@ -189,15 +189,15 @@ def fit(
         yield measure(epoch, epochs, time.perf_counter() - started)
 
 
-def _minibatches(rows: Visible, order: NDArray[np.int64], minibatches: int) -> Iterator[Visible]:
+def _minibatches(rows: Visible, order: NDArray[np.int64], minibatches: int) -> Iterator[Dense | RowsByUnit]:
     """The rows in this order, in parts of equal size, give or take one row."""
     if isinstance(rows, np.ndarray):
         for chosen in np.array_split(order, minibatches):
             yield rows[chosen]
         return
-    shuffled = rows[order]  # once for all: picking rows out of a CSR array takes long, slicing it does not
+    shuffled = rows[order]  # once for all: picking rows out of a CSR array takes long
     for chosen in np.array_split(np.arange(order.size), minibatches):
-        yield shuffled[chosen[0] : chosen[-1] + 1]
+        yield RowsByUnit.of(shuffled, chosen[0], chosen[-1] + 1)
 
 
 def checked(rbm: Harmonium, visible: Visible) -> Visible:

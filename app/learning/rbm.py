@@ -10,12 +10,16 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-Dense: TypeAlias = NDArray[np.floating[Any]]
-Sparse: TypeAlias = "sp.csr_array[Any, tuple[int, int]]"
+from app.learning.sparse_rows import Dense as Dense
+from app.learning.sparse_rows import RowsByUnit
+from app.learning.sparse_rows import Sparse as Sparse
+
 Visible: TypeAlias = "Dense | Sparse"
 """Rows of visible units with values from 0 to 1; an entry that a CSR array does not store is 0."""
 
 FEW_ROWS = 32  # so many that a transposed copy costs next to nothing
+VERY_FEW_ROWS = 12  # so many that BLAS spends more time on rearranging the weights than on the product
+SMALL_PRODUCT = 1_200  # entries of a result that OpenBLAS's AVX-512 kernels find without rearranging anything
 
 
 def sigmoid(x: Dense) -> Dense:
@@ -70,13 +74,46 @@ def bernoulli_ones(log_odds: Dense, rng: np.random.Generator) -> NDArray[np.intp
     is_possible = np.ones(x.size + appended, np.bool_)
     words = rng.integers(0, 2**64 - 1, (x.size + 7) // 8, dtype=np.uint64, endpoint=True)
     first_bits = words.view(np.uint8)[: x.size]
-    np.greater(x, np.take(_LOG_ODDS_OF_256THS, first_bits), out=is_possible[: x.size])
+    np.greater(x, np.take(_LOG_ODDS_OF_256THS, first_bits, mode="wrap"), out=is_possible[: x.size])
     possible = np.flatnonzero(is_possible)[:-appended]
     u = rng.random(possible.size)
     u += first_bits.take(possible)
     u /= 256
     ones: NDArray[np.intp] = possible[u < sigmoid(x.take(possible))]
     return ones
+
+
+def _times_transposed(weights: Dense, hidden: Dense) -> Dense:
+    """W h', for very few rows in parts that are small products to OpenBLAS.
+
+    With its AVX-512 kernels that takes .53 of the time for 10 rows and .4 for 4, as W is not rearranged
+    first; with its AVX2 kernels, which know no small products, 1.0 to 1.07 of it.
+
+    Args:
+        weights: shape (n_visible, n_hidden).
+        hidden: shape (n, n_hidden).
+
+    Returns:
+        Shape (n_visible, n).
+    """
+    (n_visible, n_hidden), n = weights.shape, hidden.shape[0]
+    if not 1 < n <= VERY_FEW_ROWS:
+        whole: Dense = weights @ hidden.T
+        return whole
+    at_once = SMALL_PRODUCT // n
+    parts = n_visible // at_once
+    even = parts * at_once
+    result = np.empty((n_visible, n), np.result_type(weights, hidden))
+    if parts:
+        # NumPy multiplies a stack of matrices one by one.
+        np.matmul(
+            weights[:even].reshape(parts, at_once, n_hidden),
+            hidden.T,
+            out=result[:even].reshape(parts, at_once, n),
+        )
+    if even < n_visible:
+        np.matmul(weights[even:], hidden.T, out=result[even:])
+    return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +176,7 @@ class Harmonium(ABC):
         """Memory that the parameters take, in bytes."""
         return self.weights.nbytes + self.visible_bias.nbytes + self.hidden_bias.nbytes
 
-    def hidden_input(self, visible: Visible, scale: Dense | None = None) -> Dense:
+    def hidden_input(self, visible: Visible | RowsByUnit, scale: Dense | None = None) -> Dense:
         """What the hidden units receive, scale * (v W) + c: the log-odds of `hidden_probability`.
 
         Args:
@@ -182,11 +219,11 @@ class Harmonium(ABC):
         Returns:
             Shape (n_visible, n).
         """
-        result: Dense = self.weights @ hidden.T
+        result = _times_transposed(self.weights, hidden)
         result += self.visible_bias[:, None]
         return result
 
-    def hidden_probability(self, visible: Visible, scale: Dense | None = None) -> Dense:
+    def hidden_probability(self, visible: Visible | RowsByUnit, scale: Dense | None = None) -> Dense:
         """P(h_j = 1 | v), shape (n, n_hidden), for visible rows of shape (n, n_visible)."""
         return sigmoid(self.hidden_input(visible, scale))
 
@@ -198,7 +235,7 @@ class Harmonium(ABC):
     def visible_mean(self, hidden: Dense) -> Dense:
         """The mean of P(v | h), shape (n, n_visible), for hidden rows of shape (n, n_hidden)."""
 
-    def sample_hidden(self, visible: Visible, rng: np.random.Generator) -> Dense:
+    def sample_hidden(self, visible: Visible | RowsByUnit, rng: np.random.Generator) -> Dense:
         """h ~ P(h | v): zeros and ones of shape (n, n_hidden)."""
         return bernoulli(self.hidden_probability(visible), rng)
 

@@ -26,8 +26,8 @@ from app.learning.contrastive_divergence import (
     masked_visible_probability,
     pcd_gradient,
 )
+from app.learning.divergence import UPDATES_BETWEEN_CHECKS, refuse_divergence, weight_norm
 from app.learning.divergence import Diverged as Diverged
-from app.learning.divergence import refuse_divergence, weight_norm
 from app.learning.grading import Grading
 from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
@@ -398,7 +398,9 @@ def _fit_rbm(
             rate = cosine_rate(start_rate, configuration.final_rate_share, done)
             with np.errstate(over="ignore", invalid="ignore"):  # refuse_divergence looks for both
                 update(design.units(preferences.rows(users)), rate)
-            if sampled is None:  # which makes no pass over all weights before the epoch's end
+            # Before the epoch's report; the sampled phase makes no pass over all weights until then.
+            is_checked = minibatch % UPDATES_BETWEEN_CHECKS == 0 or minibatch == minibatches
+            if sampled is None and is_checked:
                 refuse_divergence(rbm, epoch, start_rate, decay, configuration.momentum)
             seconds += time.perf_counter() - started
             yield MinibatchReport(epoch, epochs, minibatch, minibatches)

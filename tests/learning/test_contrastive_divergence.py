@@ -7,10 +7,12 @@ import pytest
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from app.learning import contrastive_divergence
 from app.learning.contrastive_divergence import (
     Gradient,
     Momentum,
     PersistentChains,
+    Phase,
     cd_gradient,
     compact,
     cosine_rate,
@@ -22,6 +24,7 @@ from app.learning.contrastive_divergence import (
 )
 from app.learning.partition_function import exact_log_partition, log_likelihood
 from app.learning.rbm import RBM, GaussianRBM, Sparse, Visible, sigmoid
+from app.learning.sparse_rows import RowsByUnit
 from tests.learning.enumeration import joint_probability, states, tiny_machine
 
 Floats = NDArray[np.float64]
@@ -364,7 +367,7 @@ def test_rows_with_little_on_are_compacted_and_stay_the_same_rows(share: float) 
     np.testing.assert_array_equal(found.toarray() if isinstance(found, sp.csr_array) else found, rows)
 
 
-@pytest.mark.parametrize(("bias", "kind"), [(-4.0, sp.csr_array), (-1.5, np.ndarray), (1.0, np.ndarray)])
+@pytest.mark.parametrize(("bias", "kind"), [(-4.0, RowsByUnit), (-1.5, np.ndarray), (1.0, np.ndarray)])
 def test_sampled_rows_have_the_means_of_their_probabilities(bias: float, kind: type) -> None:
     """Few on, more than a tenth on though each is rather off, and most on: three ways to draw."""
     rng = np.random.default_rng(0)
@@ -374,7 +377,7 @@ def test_sampled_rows_have_the_means_of_their_probabilities(bias: float, kind: t
     hidden = np.tile((rng.random(5) < 0.5).astype(np.float32), (40_001, 1))
     found = sampled_visible(rbm, hidden, rng)
     assert isinstance(found, kind)
-    rows = found.toarray() if isinstance(found, sp.csr_array) else found
+    rows = found.by_row().toarray() if isinstance(found, RowsByUnit) else found
     assert rows.shape == (40_001, 37)
     assert rows.dtype == np.float32
     assert set(np.unique(rows)) == {0.0, 1.0}
@@ -400,3 +403,56 @@ def test_phases_of_sparse_rows_differ_as_those_of_dense_rows_do(rbm: RBM, visibl
     hidden, hidden_ = rbm.hidden_probability(visible), rbm.hidden_probability(fewer)
     found = phase_difference((sp.csr_array(visible), hidden), (sp.csr_array(fewer), hidden_))
     assert_close(found, phase_difference((visible, hidden), (fewer, hidden_)), 1e-12)
+
+
+def two_ways(rbm: RBM, rng: np.random.Generator) -> tuple[Gradient, Gradient]:
+    """The same difference of phases, not yet multiplied out and multiplied out by hand."""
+    rows, rows_ = ((rng.random((n, rbm.n_visible)) < 0.3).astype(float) for n in (7, 5))
+    hidden, hidden_ = rng.random((7, rbm.n_hidden)), rng.random((5, rbm.n_hidden))
+    lazy = phase_difference((sp.csr_array(rows), hidden), (sp.csr_array(rows_), hidden_))
+    weights = rows.T @ hidden / 7 - rows_.T @ hidden_ / 5
+    return lazy, Gradient(weights, lazy.visible_bias.copy(), lazy.hidden_bias.copy())
+
+
+def test_a_gradient_that_is_not_multiplied_out_is_the_same_gradient(rbm: RBM) -> None:
+    lazy, eager = two_ways(rbm, np.random.default_rng(0))
+    assert lazy.is_sparse
+    assert not eager.is_sparse
+    found, expected = (np.ones_like(rbm.weights) for _ in "ab")
+    lazy.add_weights_to(found)
+    eager.add_weights_to(expected)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert lazy.is_sparse  # nothing was multiplied out
+    assert_close(lazy, eager, 1e-12)
+    assert lazy.weights is lazy.weights
+    for gradient in two_ways(rbm, np.random.default_rng(0)):
+        assert_close(gradient.times(-0.5).times(4), two_ways(rbm, np.random.default_rng(0))[1].times(-2))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.2])
+def test_steps_are_the_written_out_ones_whatever_the_gradient_is_made_of(
+    rbm: RBM, weight_decay: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contrastive_divergence, "CACHED", at_once * rbm.n_hidden * rbm.weights.itemsize)
+    machines = [RBM(rbm.weights.copy(), rbm.visible_bias.copy(), rbm.hidden_bias.copy()) for _ in range(3)]
+    ascents = [Momentum(machine, 0.5, weight_decay) for machine in machines]
+    rng = np.random.default_rng(4)
+    weights, step = rbm.weights.copy(), np.zeros_like(rbm.weights)
+    bias, bias_step = rbm.visible_bias.copy(), np.zeros_like(rbm.visible_bias)
+    # Without momentum first and in between: the next step repeats a part of that one, too.
+    for number, momentum in enumerate([0.0, 0.5, 0.0, 0.0, 0.9, None]):
+        rate, share = 0.1 / (number + 1), 0.5 if momentum is None else momentum
+        lazy, eager = two_ways(rbm, rng)
+        dense_phase = Gradient(
+            (Phase(np.eye(rbm.n_visible), eager.weights.copy()),),
+            eager.visible_bias.copy(),
+            eager.hidden_bias.copy(),
+        )
+        step = share * step + rate * (eager.weights - weight_decay * weights)
+        bias_step = share * bias_step + rate * eager.visible_bias
+        weights, bias = weights + step, bias + bias_step
+        for ascent, machine, gradient in zip(ascents, machines, (lazy, eager, dense_phase), strict=True):
+            ascent.ascend(machine, gradient, rate, momentum)
+            np.testing.assert_allclose(machine.weights, weights, atol=1e-12)
+            np.testing.assert_allclose(machine.visible_bias, bias, atol=1e-12)

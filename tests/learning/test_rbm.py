@@ -10,6 +10,7 @@ from scipy import stats
 from app.learning.rbm import (
     FEW_ROWS,
     RBM,
+    VERY_FEW_ROWS,
     Dense,
     GaussianRBM,
     bernoulli,
@@ -79,12 +80,22 @@ def test_places_of_ones_are_independent_and_certain_where_the_log_odds_are() -> 
 def test_visible_input_is_the_same_by_row_and_by_unit() -> None:
     rng = np.random.default_rng(0)
     rbm = RBM(rng.normal(size=(40, 9)), rng.normal(size=40), rng.normal(size=9))
-    for n in (1, FEW_ROWS, FEW_ROWS + 1, 100):
+    for n in (1, 2, VERY_FEW_ROWS, VERY_FEW_ROWS + 1, FEW_ROWS, FEW_ROWS + 1, 100):
         hidden = rng.random((n, 9))
         expected = hidden @ rbm.weights.T + rbm.visible_bias
         assert_exact(rbm.visible_input(hidden), expected)
         assert_exact(rbm.visible_input_by_unit(hidden).T, expected)
         assert rbm.visible_input(hidden).flags.c_contiguous
+
+
+@pytest.mark.parametrize("n_visible", [3, 599, 600, 601, 1_300])
+def test_products_for_very_few_rows_are_the_same_in_parts(n_visible: int) -> None:
+    rng = np.random.default_rng(0)
+    rbm = RBM(rng.normal(size=(n_visible, 7)), rng.normal(size=n_visible), rng.normal(size=7))
+    for n in (0, 1, 2, 7, VERY_FEW_ROWS):
+        hidden = np.asfortranarray(rng.random((n, 7)))
+        expected = hidden @ rbm.weights.T + rbm.visible_bias
+        assert_exact(rbm.visible_input_by_unit(hidden).T, expected)
 
 
 def test_energy_is_minus_the_log_of_the_unnormalised_joint_probability(rbm: RBM) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +37,10 @@ def minibatches(n: int, seed: int = 1) -> list[Sparse]:
     return [sp.csr_array(one) for one in rows]
 
 
-def sampled(rbm: RBM, n_sampled: int, seed: int = 3) -> SampledContrastiveDivergence:
-    popularity = np.arange(N_VISIBLE)
+def sampled(rbm: RBM, n_sampled: int, seed: int = 3, **settings: Any) -> SampledContrastiveDivergence:
+    popularity, rng = np.arange(N_VISIBLE), np.random.default_rng(seed)
     return SampledContrastiveDivergence(
-        rbm, popularity, n_sampled, momentum=0.5, weight_decay=0.2, rng=np.random.default_rng(seed)
+        rbm, popularity, n_sampled, momentum=0.5, weight_decay=0.2, rng=rng, **settings
     )
 
 
@@ -87,20 +88,55 @@ def test_without_a_gradient_settling_equals_the_written_out_recurrence() -> None
     np.testing.assert_allclose(rbm.weights[untouched], weights)
 
 
-def test_the_hidden_units_receive_on_average_what_the_whole_row_would_send() -> None:
+@pytest.mark.parametrize("rows_of_a_group", [50, 2, 1])
+def test_the_hidden_units_receive_on_average_what_the_whole_rows_would_send(rows_of_a_group: int) -> None:
+    """All units in all rows, in three groups of two rows, and in six of one."""
     rbm, rows = machine(), minibatches(1)[0]
-    learning = sampled(rbm, 6)
-    imagined = rbm.visible_probability(np.ones((1, N_HIDDEN)))
-    whole = rbm.hidden_input(imagined)
-    draws = np.empty((4_000, N_HIDDEN))
+    learning = sampled(rbm, 6, rows_of_a_group=rows_of_a_group)
+    state = np.random.default_rng(2).integers(0, 2, (6, N_HIDDEN)).astype(np.float64)
+    whole = rbm.hidden_input(rbm.visible_probability(state))
+    draws = np.empty((6_000, 6, N_HIDDEN))
     for number in range(len(draws)):
-        units, importance = learning.touched(rows)
-        assert np.isin(rows.indices, units).all()
-        part = RBM(rbm.weights[units], rbm.visible_bias[units], rbm.hidden_bias)
-        draws[number] = part.hidden_input(imagined[:, units] * importance)[0]
+        touched = learning.touched(rows)
+        assert np.isin(rows.indices, touched.units).all()
+        assert np.unique(touched.units).size == touched.units.size
+        part = RBM(rbm.weights[touched.units], rbm.visible_bias[touched.units], rbm.hidden_bias)
+        draws[number] = touched.imagined(part, state)[1]
     error = draws.std(axis=0) / np.sqrt(len(draws))
     assert (error > 0).all()
-    assert (np.abs(draws.mean(axis=0) - whole) < 4 * error).all()
+    assert (np.abs(draws.mean(axis=0) - whole) < 4.5 * error).all()
+
+
+def test_units_that_are_often_on_are_imagined_in_every_row_and_others_in_one_group() -> None:
+    rng = np.random.default_rng(0)
+    share = np.repeat([0.5, 0.02], [8, 32])  # on in 100 and in 4 of 200 rows
+    rows = sp.csr_array((rng.random((200, N_VISIBLE)) < share).astype(np.float64))
+    learning = SampledContrastiveDivergence(
+        machine(), np.rint(1e4 * share).astype(int), 0, momentum=0.0, weight_decay=0.0, rng=rng
+    )
+    touched = learning.touched(rows)
+    (whole, everywhere), *groups = touched.blocks
+    assert sorted(touched.units[whole].tolist()) == [*range(8)]
+    assert everywhere == slice(0, 200)
+    assert [(of_rows.start, of_rows.stop) for _, of_rows in groups] == [
+        (n, n + 50) for n in range(0, 200, 50)
+    ]
+    found = np.concatenate([touched.units[of_units] for of_units, _ in groups])
+    assert sorted(found.tolist()) == sorted(np.unique(rows.indices[rows.indices >= 8]).tolist())
+
+
+@pytest.mark.parametrize("rows_of_a_group", [30, 7, 1])
+def test_where_all_rows_imagine_alike_a_group_tells_what_all_of_them_tell(rows_of_a_group: int) -> None:
+    """Without weights, what is imagined does not depend on the hidden states."""
+    rows = sp.csr_array((np.random.default_rng(1).random((60, N_VISIBLE)) < 0.1).astype(np.float64))
+    bias = np.linspace(-3, 0, N_VISIBLE)
+    by_all, by_groups = (RBM(np.zeros((N_VISIBLE, N_HIDDEN)), bias.copy(), np.ones(N_HIDDEN)) for _ in "ab")
+    sampled(by_all, 0, rows_of_a_group=60).update(rows, 1.0)
+    grouped = sampled(by_groups, 0, rows_of_a_group=rows_of_a_group)
+    grouped.update(rows, 1.0)
+    assert len(grouped.touched(rows).blocks) == 1 + 60 // rows_of_a_group
+    np.testing.assert_allclose(by_groups.weights, by_all.weights, atol=1e-12)
+    np.testing.assert_allclose(by_groups.visible_bias, by_all.visible_bias, atol=1e-12)
 
 
 def test_minibatches_are_not_changed() -> None:
