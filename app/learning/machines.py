@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from app.learning.judge import Judge
 from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
 from app.learning.metrics import Reliability
+from app.learning.pairs import Pairs
 from app.learning.preferences import RatingRows
 from app.learning.ranking import blended
 from app.learning.rbm import RBM, Dense, Sparse
@@ -93,9 +94,31 @@ class Machines:
             float32 of shape (n_users, n_hidden).
         """
         self._check(rows)
-        scale = (self.mean_length / np.maximum(rows.lengths, 1)) ** self.configuration.fold_in_length_power
         visible = self.grading.rows(rows) if self.configuration.design == "rated" else self._units(rows)
-        return self.rbm.hidden_probability(visible, scale.astype(np.float32))
+        return self.rbm.hidden_probability(visible, self.fold_in_scale(rows.lengths))
+
+    def fold_in_scale(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """What the visible-to-hidden input of rows of these lengths is multiplied by, in their shape."""
+        scale = (self.mean_length / np.maximum(lengths, 1)) ** self.configuration.fold_in_length_power
+        return cast(NDArray[np.float32], scale.astype(np.float32))
+
+    def hidden_additions(self, columns: NDArray[np.int32], stars: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What each of n ratings adds to the visible-to-hidden input, before the scale.
+
+        Args:
+            columns: the rated movies, shape (n,).
+            stars: shape (n,).
+
+        Returns:
+            float32 of shape (n, n_hidden); the sum over a row's ratings is v W.
+        """
+        if self.configuration.design == "rated":
+            additions = self.rbm.weights[columns]
+            additions *= self.grading.grades(stars)[:, None]
+        else:
+            alone = RatingRows(np.arange(columns.size + 1), columns, stars, self.n_movies)
+            additions = self._units(alone) @ self.rbm.weights
+        return cast(NDArray[np.float32], additions)
 
     def scores(
         self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
@@ -205,6 +228,11 @@ class Machines:
         """
         self._check(rows)
         return self.calibration.probability(self.judge.log_odds(rows, columns), rows.lengths)
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """What one movie says about another by the linear units; see there what is kept of it."""
+        return Pairs(self.linear)
 
     def popularity_scores(self) -> NDArray[np.float32]:
         """What movies are ranked by when nothing is known of a user, shape (n_movies,).
