@@ -6,6 +6,7 @@ A key is 256 random bits, so its plain SHA-256 is safe to store: there is nothin
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
@@ -20,12 +21,26 @@ from app.tables import ApiKey, CatalogueState
 Role = Literal["read", "write", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 
+NO_KEY_IN_PUBLIC = (
+    "{host} can be reached from elsewhere, and there is no API key. Make one first: "
+    "harmonium keys create --name admin --role admin"
+)
+
 PREFIX = "hm_"
 SHOWN_CHARACTERS = 8  # of a key in a list, to tell keys apart
 
-_AUTHENTICATE = select(ApiKey, select(CatalogueState.generation).scalar_subquery()).where(
-    ApiKey.sha256 == bindparam("digest"), ApiKey.revoked_at.is_(None)
-)
+# Every request asks this: columns, because making an object of a row takes longer than finding it.
+_AUTHENTICATE = select(
+    ApiKey.key_id, ApiKey.role, ApiKey.sha256, select(CatalogueState.generation).scalar_subquery()
+).where(ApiKey.sha256 == bindparam("digest"), ApiKey.revoked_at.is_(None))
+
+
+@dataclass(frozen=True)
+class KeyInForce:
+    """Which key a request came with, and what it may do."""
+
+    key_id: int
+    role: str
 
 
 def create(session: Session, name: str, role: Role) -> tuple[ApiKey, str]:
@@ -47,18 +62,16 @@ def create(session: Session, name: str, role: Role) -> tuple[ApiKey, str]:
     return row, secret
 
 
-def authenticate(session: Session, secret: str) -> ApiKey | None:
+def authenticate(session: Session, secret: str) -> KeyInForce | None:
     """The key that this is, unless it is unknown or revoked."""
     digest = _digest(secret)
     found = session.execute(_AUTHENTICATE, {"digest": digest}).first()
-    row: ApiKey | None = None
-    if found is not None:
-        # Every request asks for its key anyway: the catalogue's generation comes along without a SELECT more.
-        row, session.info[CATALOGUE_GENERATION] = found
-    # The index has compared the digests already; this comparison takes the same time whatever differs.
-    if row is None or not hmac.compare_digest(row.sha256, digest):
+    if found is None:
         return None
-    return row
+    # Every request asks for its key anyway: the catalogue's generation comes along without a SELECT more.
+    key_id, role, sha256, session.info[CATALOGUE_GENERATION] = found
+    # The index has compared the digests already; this comparison takes the same time whatever differs.
+    return KeyInForce(key_id, role) if hmac.compare_digest(sha256, digest) else None
 
 
 def allows(role: str, needed: Role) -> bool:

@@ -72,6 +72,14 @@ class Forbidden(HarmoniumError):
     """The API key may not do this"""
 
 
+class TooManyFailures(HarmoniumError):
+    """Too many API keys that are not in force came from this address"""
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class StorageFull(HarmoniumError):
     """There is no space left to store this"""
 

@@ -1,10 +1,12 @@
 """The web application: `create_app` puts the parts together; nothing is built at import."""
 
+import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from threadpoolctl import threadpool_limits
@@ -24,6 +26,7 @@ from app.api import (
 )
 from app.api.body_limit import BodyLimit
 from app.api.caching import CacheHeaders
+from app.api.failed_keys import FailedKeys
 from app.api.run_events import RunEventStreams
 from app.api.telemetry import RequestTelemetry, Telemetry
 from app.database import Database
@@ -50,9 +53,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Requests run side by side in threads: a second BLAS thread for each only makes them wait (measured
         # in docs/benchmarks.md).
+        app.state.quick_threads = CapacityLimiter(settings.quick_threads)
         with threadpool_limits(limits=1):
             await run_in_threadpool(active_machines.start)
+            # What is there by now stays: looking through all of it for garbage would make requests wait.
+            gc.freeze()
             yield
+            gc.unfreeze()
             app.state.stopping.set()
             await run_in_threadpool(active_machines.stop)
             await run_in_threadpool(run_event_streams.close)
@@ -70,6 +77,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.database = database
     app.state.active_machines = active_machines
     app.state.telemetry = telemetry
+    app.state.failed_keys = FailedKeys(settings.failed_keys_limit, settings.failed_keys_window)
     app.state.stopping = threading.Event()
     run_event_streams = RunEventStreams(database, app.state.stopping)
     app.state.run_event_streams = run_event_streams

@@ -432,7 +432,7 @@ class ActiveMachines:
             log.warning("model_version_poll_failed", reason=error.detail)
             return
         if serving is not None:
-            _ = serving.crowd  # now, not in the first request
+            _ = serving.crowd, serving.machines.pairs.kept  # now, not in the first request
         self.current = serving
         self.trouble = trouble
         self._seen = (pointer.generation, pointer.version)

@@ -32,6 +32,10 @@ class Settings(BaseSettings):
         "auto", description="auto is text on a terminal, JSON lines elsewhere"
     )
 
+    quick_threads: int = Field(
+        2, ge=1, le=40, description="threads of a process that make lists, predictions, tastes and questions"
+    )
+
     liked_at_least: float = Field(3.0, description="stars from which a rating counts as liked")
     relevant_at_least: float = Field(
         4.0, description="stars from which evaluation counts a movie as a good recommendation"
@@ -50,6 +54,14 @@ class Settings(BaseSettings):
         256 * 1024**2, ge=0, description="bytes of the disk that an upload leaves free for the database"
     )
     body_limit: int = Field(4 * 1024**2, ge=1024, description="bytes of any other request body at most")
+
+    failed_keys_limit: int = Field(
+        20,
+        ge=0,
+        le=1_000_000,
+        description="keys that are not in force taken from one address in a window, before 429; 0: any",
+    )
+    failed_keys_window: float = Field(60.0, gt=0, le=86_400, description="seconds of that window")
 
     reserved_users_share: float = Field(
         0.05, ge=0, le=0.5, description="share of users kept out of training to compare versions on"

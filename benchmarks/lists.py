@@ -30,6 +30,7 @@ from app.learning import geometry, metrics
 from app.learning.configuration import TrainingConfiguration
 from app.learning.diversity import mean_likeness, ordered_diversely
 from app.learning.explanation import effects
+from app.learning.folded_in import FoldedIn
 from app.learning.geometry import normalised, unit_vectors
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
@@ -181,6 +182,7 @@ def similar(split: Split) -> Table:
         "**Harmonium**": hidden + geometry.POPULARITY_SHARE * popularity,
         "- with twice the popularity": hidden + 2 * geometry.POPULARITY_SHARE * popularity,
         "- without popularity": hidden,
+        "- binary units only": _binary_pictures(machines) + 0.25 * popularity,
         "- cosine of weights": centred @ centred.T,
         "co-ratings, counted": together,
         "co-likes, counted": loved_together,
@@ -189,6 +191,16 @@ def similar(split: Split) -> Table:
         "popularity": np.tile(popularity, (n, 1)),
     }
     return {name: neighbourhood_quality(split, matrix) for name, matrix in notions.items()}
+
+
+def _binary_pictures(machines: Machines) -> NDArray[np.float32]:
+    """Cosines of the binary part of the movies' pictures alone, shape (n_movies, n_movies)."""
+    n = machines.n_movies
+    stars = np.full(n, geometry.LOVED, np.float32)
+    hidden = machines.fold_in(RatingRows(np.arange(n + 1), np.arange(n, dtype=np.int32), stars, n))
+    unit = normalised(hidden - machines.popularity @ hidden / machines.popularity.sum())
+    cosines: NDArray[np.float32] = unit @ unit.T
+    return cosines
 
 
 def cosines_of_counts(counts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -287,7 +299,7 @@ def speed(split: Split) -> Table:
 
             work: dict[str, Callable[[], object]] = {
                 f"reasons alone, {PROFILE} ratings x 10 movies": lambda: effects(
-                    machines, profile, np.arange(10)
+                    FoldedIn.of(machines, profile), np.arange(10)
                 ),
                 f"a list from {PROFILE} ratings": of_given(),
                 "the same, explained": of_given(explain=True),

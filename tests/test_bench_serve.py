@@ -113,3 +113,4 @@ def test_the_made_up_version_is_active(database: Database, database_url: str) ->
         assert pointer is not None
         machines = model_registry.load(session, pointer.version)
     assert (machines.n_movies, machines.n_hidden) == (40, 5)
+    assert (machines.configuration.design, machines.linear.n_units) == ("rated", 20)

@@ -258,6 +258,18 @@ def test_erasing_a_person_leaves_nothing_of_them(database: Database) -> None:
         ratings.erase_user(session, "ann")
 
 
+def test_a_profile_is_what_is_stored_to_the_last_digit_in_the_same_order(database: Database) -> None:
+    given = {"a,b": 1 / 3, 'say "heat"': 4.1, "Amélie\\": 5.0, "0": 0.1 + 0.2, "z": 2.5}
+    store(database, *(("ann", movie_id, stars, NOW) for movie_id, stars in given.items()))
+    store(database, ("bob", "z", 1.0, NOW))
+    with database.reading() as session:
+        found = ratings.profile(session, "ann")
+        assert list(found.items()) == [(one.movie_id, one.stars) for one in ratings.of_user(session, "ann")]
+        assert found.keys() == given.keys()
+        assert ratings.profile(session, "bob") == {"z": 1.0}
+        assert ratings.profile(session, "nobody") == {}
+
+
 def test_pages_hold_every_rating_once_newest_first(database: Database) -> None:
     rows: list[Row] = [("ann", f"m{n:02}", 3.0, NOW + timedelta(seconds=n // 2)) for n in range(25)]
     store(database, *rows)

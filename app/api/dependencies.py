@@ -1,17 +1,26 @@
 """What routes ask for: settings, sessions, the machines that serve, and leave to do what they do."""
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, cast
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request, Security
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, Request, Response, Security
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app import access
 from app.access import Role
+from app.api.failed_keys import FailedKeys
 from app.database import CATALOGUE_GENERATION, Database
-from app.errors import Forbidden, Unauthenticated
+from app.errors import Forbidden, TooManyFailures, Unauthenticated
 from app.model_registry import ActiveMachines, Serving
 from app.settings import LOOPBACK_HOSTS, Settings
 
@@ -64,27 +73,141 @@ Reading = Annotated[Session, Depends(get_reading_session, scope="function")]
 Writing = Annotated[Session, Depends(get_writing_session, scope="function")]
 
 
-def _require(role: Role) -> Callable[..., None]:
-    def check(
-        request: Request,
-        settings: SettingsNow,
-        database: DatabaseNow,
-        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    ) -> None:
-        with database.reading() as session:
-            if credentials is None:
-                if settings.listens_on_loopback and not access.any_key(session):
-                    _refuse_strangers(request)
-                    return
-                raise Unauthenticated("Send an API key as: Authorization: Bearer KEY")
-            key = access.authenticate(session, credentials.credentials)
-            setattr(request.state, CATALOGUE_GENERATION, session.info.get(CATALOGUE_GENERATION))
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the key that came along, and where it is looked up."""
+
+    request: Request
+    settings: Settings
+    database: Database
+    credentials: HTTPAuthorizationCredentials | None
+
+    def must_be(self, role: Role, session: Session) -> None:
+        """Raise unless the key is in force and of this role or a greater one.
+
+        Without a key that is so for this machine's own callers while there are no keys at all.
+        """
+        if self.credentials is None:
+            if self.settings.listens_on_loopback and not access.any_key(session):
+                _refuse_strangers(self.request)
+                return
+            raise Unauthenticated("Send an API key as: Authorization: Bearer KEY")
+        key = access.authenticate(session, self.credentials.credentials)
         if key is None:
-            raise Unauthenticated("This API key is unknown or was revoked.")
+            raise _unknown_key(self.request)
         if not access.allows(key.role, role):
             raise Forbidden(f"This needs a key with the role {role}; yours has the role {key.role}.")
 
+    def check(self, role: Role) -> None:
+        """`must_be` in a session of its own."""
+        with self.database.reading() as session:
+            self.must_be(role, session)
+            setattr(self.request.state, CATALOGUE_GENERATION, session.info.get(CATALOGUE_GENERATION))
+
+
+async def get_caller(
+    request: Request,
+    settings: SettingsNow,
+    database: DatabaseNow,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Caller:
+    return Caller(request, settings, database, credentials)
+
+
+CallerNow = Annotated[Caller, Depends(get_caller)]
+
+
+def _require(role: Role) -> Callable[..., None]:
+    def check(caller: CallerNow) -> None:
+        caller.check(role)
+
     return check
+
+
+Answer: TypeAlias = Callable[..., Coroutine[Any, Any, Response]]
+
+
+def reads(role: Role, *, quick: bool = True) -> Callable[[Callable[..., BaseModel]], Answer]:
+    """Let a function that only reads answer a route, for callers with a key of this role or a greater one.
+
+    Key, function and answer share one session and one trip to a thread. As dependencies, FastAPI would send
+    the check, the beginning and the end of the session, the function and the validation of what it returns to
+    a thread and back, one after the other, with a session for the key alone: that takes about as long as
+    making a list. The function gets the session as `session`; what it returns is written as JSON as it is.
+    The router's `route_class` must be `ReadingRoute`.
+
+    Args:
+        role: what the key must be good for.
+        quick: take one of the few threads for quick answers. Python runs one thread at a time, and many that
+            want to run slow one another down; nobody here waits for a lock, as writers do.
+    """
+
+    def decorate(function: Callable[..., BaseModel]) -> Answer:
+        asked = inspect.signature(function)
+
+        @functools.wraps(function)
+        async def answer(*, caller: Caller, sub_response: Response, **given: Any) -> Response:
+            if "response" in asked.parameters:
+                given["response"] = sub_response
+
+            def work() -> bytes:
+                with caller.database.reading() as session:
+                    caller.must_be(role, session)
+                    found = function(session=session, **given)
+                return found.__pydantic_serializer__.to_json(found, by_alias=True)
+
+            limiter: CapacityLimiter | None = caller.request.app.state.quick_threads if quick else None
+            made = Response(await to_thread.run_sync(work, limiter=limiter), media_type="application/json")
+            # What the function and its dependencies have set; FastAPI adds it to answers of its own only.
+            made.raw_headers.extend(sub_response.raw_headers)
+            return made
+
+        kept = [
+            one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, one in asked.parameters.items()
+            if name not in ("session", "response")
+        ]
+        own = [
+            inspect.Parameter("caller", inspect.Parameter.KEYWORD_ONLY, annotation=CallerNow),
+            inspect.Parameter("sub_response", inspect.Parameter.KEYWORD_ONLY, annotation=Response),
+        ]
+        # Where FastAPI looks for what a function wants, and ReadingRoute for whom it answers.
+        vars(answer).update(__signature__=asked.replace(parameters=[*kept, *own]), needed_role=role)
+        return answer
+
+    return decorate
+
+
+class ReadingRoute(APIRoute):
+    """A route of `reads`, at which a missing key is told before what is wrong with the question."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+        role: Role = vars(self.endpoint)["needed_role"]  # a KeyError: the function lacks its @reads
+
+        async def answer_key_holders(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except RequestValidationError:
+                settings, database = await get_settings(request), await get_database(request)
+                caller = Caller(request, settings, database, await _bearer(request))
+                await run_in_threadpool(caller.check, role)
+                raise
+
+        return answer_key_holders
+
+
+def _unknown_key(request: Request) -> Unauthenticated | TooManyFailures:
+    """What a key that is not in force is answered: 401, and 429 to whoever sends many of them."""
+    failed: FailedKeys = request.app.state.failed_keys
+    seconds = failed.count(request.client.host if request.client else None)
+    if seconds is None:
+        return Unauthenticated("This API key is unknown or was revoked.")
+    return TooManyFailures(
+        "This API key is unknown or was revoked, and too many such keys came from this address. "
+        f"Try again in {seconds} s; a key that is in force is taken at any time.",
+        retry_after_seconds=seconds,
+    )
 
 
 def _refuse_strangers(request: Request) -> None:

@@ -4,14 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from app import insight, ratings
 from app.api.caching import NOT_MODIFIED, ConditionalNow
-from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
+from app.api.dependencies import ReadingRoute, ServingNow, SettingsNow, reads
 from app.api.problems import declared
-from app.api.schemas import MAX_PROFILE, GivenRating, Id, PathId, Strict, stars_by_movie
+from app.api.schemas import MAX_PROFILE, GivenRating, Id, PathId, Strict
+from app.recommendations.given import stars_by_movie
 
-router = APIRouter(prefix="/v1", tags=["insight"])
+router = APIRouter(prefix="/v1", route_class=ReadingRoute, tags=["insight"])
 
 MOST_TRAITS = 20
 MOST_QUESTIONS = 50
@@ -106,13 +108,13 @@ class QuestionsView(BaseModel):
 
 @router.get(
     "/users/{user}/taste",
-    dependencies=[needs("read")],
     responses=declared() | NOT_MODIFIED,
     operation_id="get_taste",
 )
+@reads("read")
 def get_taste(
     user: PathId,
-    session: Reading,
+    session: Session,
     serving: ServingNow,
     conditional: ConditionalNow,
     limit: Annotated[int, Query(ge=1, le=MOST_TRAITS, description="traits at most")] = 5,
@@ -128,13 +130,13 @@ def get_taste(
 
 @router.get(
     "/users/{user}/questions",
-    dependencies=[needs("read")],
     responses=declared() | NOT_MODIFIED,
     operation_id="list_questions_for_user",
 )
+@reads("read")
 def list_questions_for_user(
     user: PathId,
-    session: Reading,
+    session: Session,
     serving: ServingNow,
     conditional: ConditionalNow,
     limit: Annotated[int, Query(ge=1, le=MOST_QUESTIONS, description="movies at most")] = 5,
@@ -153,11 +155,10 @@ def list_questions_for_user(
     return QuestionsView.model_validate(found)
 
 
-@router.post(
-    "/questions", dependencies=[needs("read")], responses=declared(413), operation_id="list_questions"
-)
+@router.post("/questions", responses=declared(413), operation_id="list_questions")
+@reads("read")
 def list_questions(
-    body: QuestionsIn, session: Reading, serving: ServingNow, settings: SettingsNow
+    body: QuestionsIn, session: Session, serving: ServingNow, settings: SettingsNow
 ) -> QuestionsView:
     """The same for ratings in the body: to get to know somebody who has not signed up; nothing is stored."""
     stars = stars_by_movie(body.ratings, settings, session)

@@ -30,6 +30,7 @@ STATUS_OF: dict[type[HarmoniumError], HTTPStatus] = {
     errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
     errors.Forbidden: HTTPStatus.FORBIDDEN,
+    errors.TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
     errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.CorruptModelVersion: HTTPStatus.CONFLICT,
@@ -71,8 +72,14 @@ _TEXTS = {
     412: "The state has changed since you read it",
     413: "The content is too large",
     422: "The input is not valid",
+    429: "Too many keys that are not in force came from this address; Retry-After says when to try again",
     503: "The database is away or busy; Retry-After says when to try again",
     507: "There is no space left to store this",
+}
+
+
+_RETRY_AFTER = {
+    "Retry-After": {"description": "seconds until trying again makes sense", "schema": {"type": "integer"}}
 }
 
 
@@ -81,7 +88,8 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         status: {"description": _TEXTS[status], "content": content}
-        for status in sorted({*statuses, 401, 403, 422, 503})
+        | ({"headers": _RETRY_AFTER} if status in (429, 503) else {})
+        for status in sorted({*statuses, 401, 403, 422, 429, 503})
     }
 
 
@@ -97,7 +105,7 @@ def install(app: FastAPI) -> None:
         headers: dict[str, str] = {}
         if isinstance(error, errors.Unauthenticated):
             headers["WWW-Authenticate"] = "Bearer"
-        if isinstance(error, errors.Unavailable):
+        if isinstance(error, errors.Unavailable | errors.TooManyFailures):
             headers["Retry-After"] = str(error.retry_after_seconds)
         return respond(request, status, error.title(), error.detail, mistakes=error.errors, headers=headers)
 

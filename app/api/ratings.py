@@ -21,9 +21,9 @@ from app.api.schemas import (
     PathId,
     Stars,
     Strict,
-    check_stars,
 )
 from app.ratings import RatingBatch
+from app.recommendations.given import check_stars
 
 router = APIRouter(prefix="/v1", tags=["ratings"])
 

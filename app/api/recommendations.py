@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy.orm import Session
 
 from app import ratings, recommendations
 from app.api.caching import NOT_MODIFIED, ConditionalNow
-from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
+from app.api.dependencies import ReadingRoute, ServingNow, SettingsNow, reads
 from app.api.movies import Genre
 from app.api.problems import declared
 from app.api.schemas import (
@@ -20,14 +21,14 @@ from app.api.schemas import (
     Strategy,
     Strict,
     Year,
-    stars_by_movie,
 )
 from app.errors import FieldError, InvalidInput
 from app.recommendations import Member, Wanted
+from app.recommendations.given import stars_by_movie
 from app.recommendations.groups import Agreement
 from app.recommendations.lists import LEAST_LIKES, LONGEST_WALK
 
-router = APIRouter(prefix="/v1", tags=["recommendations"])
+router = APIRouter(prefix="/v1", route_class=ReadingRoute, tags=["recommendations"])
 
 POPULAR_SECONDS = 60  # that a client may keep the popular list without asking
 MAX_MOVIES = 1_000  # movies in one request for predictions, or to leave out of a list
@@ -432,13 +433,13 @@ class PredictionsView(BaseModel):
 
 @router.get(
     "/users/{user}/recommendations",
-    dependencies=[needs("read")],
     responses=declared() | NOT_MODIFIED,
     operation_id="recommend_for_user",
 )
+@reads("read")
 def recommend_for_user(
     user: PathId,
-    session: Reading,
+    session: Session,
     serving: ServingNow,
     conditional: ConditionalNow,
     query: Annotated[Explaining, Query()],
@@ -453,11 +454,10 @@ def recommend_for_user(
     return ListView.model_validate(found)
 
 
-@router.post(
-    "/recommendations", dependencies=[needs("read")], responses=declared(413), operation_id="recommend"
-)
+@router.post("/recommendations", responses=declared(413), operation_id="recommend")
+@reads("read")
 def recommend(
-    body: RecommendIn, session: Reading, serving: ServingNow, settings: SettingsNow
+    body: RecommendIn, session: Session, serving: ServingNow, settings: SettingsNow
 ) -> ComparedListView:
     """The same for ratings in the body: for anyone, at once, and nothing is stored.
 
@@ -481,11 +481,11 @@ def recommend(
 
 @router.post(
     "/recommendations/batch",
-    dependencies=[needs("read")],
     responses=declared(413),
     operation_id="recommend_for_users",
 )
-def recommend_for_users(body: RecommendBatchIn, session: Reading, serving: ServingNow) -> ListsView:
+@reads("read", quick=False)
+def recommend_for_users(body: RecommendBatchIn, session: Session, serving: ServingNow) -> ListsView:
     """The lists of many users at once, in the order asked; a user who is named twice has two."""
     found = recommendations.for_users(session, serving, body.user_ids, body.wanted())
     return ListsView(items=[ListView.model_validate(one) for one in found])
@@ -493,12 +493,12 @@ def recommend_for_users(body: RecommendBatchIn, session: Reading, serving: Servi
 
 @router.post(
     "/recommendations/group",
-    dependencies=[needs("read")],
     responses=declared(413),
     operation_id="recommend_for_group",
 )
+@reads("read")
 def recommend_for_group(
-    body: GroupIn, session: Reading, serving: ServingNow, settings: SettingsNow
+    body: GroupIn, session: Session, serving: ServingNow, settings: SettingsNow
 ) -> GroupListView:
     """One list for several people: users, anybody's ratings, or both.
 
@@ -517,12 +517,12 @@ def recommend_for_group(
 
 @router.get(
     "/popular",
-    dependencies=[needs("read")],
     responses=declared() | NOT_MODIFIED,
     operation_id="list_popular",
 )
+@reads("read")
 def list_popular(
-    session: Reading,
+    session: Session,
     serving: ServingNow,
     conditional: ConditionalNow,
     response: Response,
@@ -536,13 +536,13 @@ def list_popular(
 
 @router.get(
     "/movies/{movie}/similar",
-    dependencies=[needs("read")],
     responses=declared(404),
     operation_id="list_similar_movies",
     tags=["movies"],
 )
+@reads("read")
 def list_similar_movies(
-    movie: PathId, session: Reading, serving: ServingNow, query: Annotated[Choosing, Query()]
+    movie: PathId, session: Session, serving: ServingNow, query: Annotated[Choosing, Query()]
 ) -> SimilarListView:
     """Movies like a movie, by what each says to the machine of somebody who loves it."""
     found = recommendations.similar(session, serving, movie, query.wanted())
@@ -551,13 +551,13 @@ def list_similar_movies(
 
 @router.get(
     "/users/{user}/predictions",
-    dependencies=[needs("read")],
     responses=declared() | NOT_MODIFIED,
     operation_id="predict_for_user",
 )
+@reads("read")
 def predict_for_user(
     user: PathId,
-    session: Reading,
+    session: Session,
     serving: ServingNow,
     conditional: ConditionalNow,
     movie_id: Annotated[list[Id], Query(min_length=1, max_length=MAX_MOVIES)],
@@ -568,8 +568,9 @@ def predict_for_user(
     return _predictions(serving, recommendations.predictions(serving, stars, movie_id))
 
 
-@router.post("/predictions", dependencies=[needs("read")], responses=declared(413), operation_id="predict")
-def predict(body: PredictIn, session: Reading, serving: ServingNow, settings: SettingsNow) -> PredictionsView:
+@router.post("/predictions", responses=declared(413), operation_id="predict")
+@reads("read")
+def predict(body: PredictIn, session: Session, serving: ServingNow, settings: SettingsNow) -> PredictionsView:
     """The same for ratings in the body; nothing is stored."""
     stars = stars_by_movie(body.ratings, settings, session)
     return _predictions(serving, recommendations.predictions(serving, stars, body.movie_ids))

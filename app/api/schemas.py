@@ -15,13 +15,9 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from sqlalchemy.orm import Session
 
-from app import catalogue
 from app.catalogue import YEARS
-from app.errors import FieldError, InvalidInput
 from app.identifiers import LONGEST, clean_id
-from app.settings import Settings
 
 Item = TypeVar("Item")
 
@@ -31,8 +27,6 @@ RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 MAX_BATCH = 10_000  # ratings in one request
 MAX_PROFILE = 10_000  # ratings that one list is folded in from
 MAX_LIMIT = 500  # movies in one list, items in one page
-CANDIDATES = 10  # movies named for a title that does not tell which is meant
-SUGGESTED_FOR = 10  # titles that nobody has, for which movies that look alike are named
 
 # Clocks differ; a rating from further ahead is a mistake, and would win over every later one.
 AHEAD = timedelta(days=1)
@@ -135,74 +129,6 @@ class GivenRating(Strict):
             if (data.get("stars") is None) == (data.get("liked") is None):
                 raise ValueError("say either stars or liked")
         return data
-
-
-def stars_by_movie(
-    given: list[GivenRating], settings: Settings, session: Session, name: str = "ratings"
-) -> dict[str, float]:
-    """Movie id -> stars; of several ratings of a movie the last counts. A like is full stars.
-
-    Raises `InvalidInput` with the location of every rating whose stars are out of bounds, and of every title
-    that means no movie or several, with those that it may mean.
-    """
-    check_stars([one.stars for one in given], settings, lambda n: f"{name}[{n}].stars")
-    movie_ids = _resolved_ids(given, session, name)
-    return {
-        movie_id: one.stars
-        if one.stars is not None
-        else (settings.stars_max if one.liked else settings.stars_min)
-        for movie_id, one in zip(movie_ids, given, strict=True)
-    }
-
-
-def _resolved_ids(given: list[GivenRating], session: Session, name: str) -> list[str]:
-    """The id of the movie that each rating is of."""
-    titled = [(place, one.title, one.year) for place, one in enumerate(given) if one.title is not None]
-    found = catalogue.of_titles(session, [(title, year) for _, title, year in titled]) if titled else []
-    meant = {place: movies for (place, _, _), movies in zip(titled, found, strict=True)}
-    movie_ids: list[str] = []
-    mistakes: list[FieldError] = []
-    for place, one in enumerate(given):
-        if one.title is None:
-            movie_ids.append(str(one.movie_id))
-        elif len(meant[place]) == 1:
-            movie_ids.append(meant[place][0].movie_id)
-        else:
-            message = f"{len(meant[place])} movies have this title; say its year, or movie_id instead"
-            nearest = meant[place]
-            if not nearest:
-                message = "no movie has this title" + ("" if one.year is None else " and year")
-                # Looking for what was meant takes a while, and a long list of strangers needs no more of it.
-                nearest = catalogue.like_title(session, one.title) if len(mistakes) < SUGGESTED_FOR else []
-            mistakes.append(
-                FieldError(
-                    f"{name}[{place}].title",
-                    message,
-                    [
-                        {"movie_id": movie.movie_id, "title": movie.title, "year": movie.year}
-                        for movie in nearest[:CANDIDATES]
-                    ],
-                )
-            )
-    if mistakes:
-        first = mistakes[0]
-        likely = ", ".join(f"{one['title']} ({one['year']}): {one['movie_id']}" for one in first.candidates)
-        detail = f"{first.location}: {first.message}" + (f"; candidates: {likely}" if likely else "")
-        raise InvalidInput(f"{detail}.", errors=mistakes)
-    return movie_ids
-
-
-def check_stars(stars: list[float | None], settings: Settings, location: Any) -> None:
-    """Refuse stars outside the settings' bounds, naming each by `location(position)`."""
-    mistakes = [
-        FieldError(location(position), f"stars lie between {settings.stars_min:g} and {settings.stars_max:g}")
-        for position, value in enumerate(stars)
-        if value is not None and not settings.stars_min <= value <= settings.stars_max
-    ]
-    if mistakes:
-        raise InvalidInput(
-            f"{mistakes[0].location}: {mistakes[0].message}; nothing was stored.", errors=mistakes
-        )
 
 
 Strategy = Literal["rbm", "blended", "popular"]

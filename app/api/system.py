@@ -9,7 +9,8 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.dependencies import DatabaseNow, get_active_machines, needs
+from app import access
+from app.api.dependencies import DatabaseNow, SettingsNow, get_active_machines, needs
 from app.api.problems import declared
 from app.api.telemetry import Telemetry
 from app.errors import HarmoniumError
@@ -50,11 +51,19 @@ def ready(
     request: Request,
     response: Response,
     database: DatabaseNow,
+    settings: SettingsNow,
     machines: Annotated[ActiveMachines, Depends(get_active_machines)],
 ) -> ReadyView:
-    """The database answers, its schema is current and the process is not about to stop."""
+    """The database answers, its schema is current and the process is not about to stop.
+
+    On an address that others can reach there also is an API key: without one every request is refused.
+    """
     try:
         state = "ok" if database.is_current() else "its schema is not current: run harmonium db upgrade"
+        if state == "ok" and not settings.listens_on_loopback:
+            with database.reading() as session:
+                if not access.any_key(session):
+                    state = access.NO_KEY_IN_PUBLIC.format(host=settings.host)
     except HarmoniumError as error:
         state = error.detail
     if request.app.state.stopping.is_set():

@@ -7,15 +7,17 @@
 import sys
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
+from sqlalchemy.orm import Session
 
 from app import logs, ratings
-from app.api.dependencies import Reading, ServingNow, SettingsNow, needs
+from app.api.dependencies import ReadingRoute, ServingNow, SettingsNow, reads
 from app.api.recommendations import ComparedListView, ListView, RecommendIn
-from app.api.schemas import Limit, PathId, stars_by_movie
+from app.api.schemas import Limit, PathId
 from app.main import create_app
 from app.recommendations import RankedMovie, RecommendationList
+from app.recommendations.given import stars_by_movie
 from app.settings import Settings
 
 
@@ -39,18 +41,23 @@ def constant_list(limit: int) -> RecommendationList:
 
 def add_constant_routes(app: FastAPI) -> None:
     """The same key, SELECT, body, schema and middleware as the real routes; the lists are always the same."""
+    router = APIRouter(route_class=ReadingRoute)
 
-    @app.get("/constant/users/{user}/recommendations", dependencies=[needs("read")])
-    def constant_for_user(user: PathId, session: Reading, serving: ServingNow, limit: Limit = 10) -> ListView:
+    @router.get("/constant/users/{user}/recommendations")
+    @reads("read")
+    def constant_for_user(user: PathId, session: Session, serving: ServingNow, limit: Limit = 10) -> ListView:
         ratings.profile(session, user)
         return ListView.model_validate(constant_list(limit))
 
-    @app.post("/constant/recommendations", dependencies=[needs("read")])
+    @router.post("/constant/recommendations")
+    @reads("read")
     def constant_for_ratings(
-        body: RecommendIn, session: Reading, serving: ServingNow, settings: SettingsNow
+        body: RecommendIn, session: Session, serving: ServingNow, settings: SettingsNow
     ) -> ComparedListView:
         stars_by_movie(body.ratings or [], settings, session)
         return ComparedListView.model_validate(constant_list(body.limit))
+
+    app.include_router(router)
 
 
 class Answer(BaseModel):

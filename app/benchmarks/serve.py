@@ -78,7 +78,7 @@ class Scale:
     """
 
     small: tuple[int, int, int] = (943, 1_682, 100_000)
-    small_hidden: int = 200
+    small_hidden: int = 400
     huge: tuple[int, int, int] = (2_000, 59_000, 300_000)
     huge_hidden: int = 400
     seconds: int = 4

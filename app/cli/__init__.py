@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 from pydantic import ValidationError
 
-from app.cli import bench, data, judging, keys, operations, serving, training, versions
+from app.cli import bench, data, judging, keys, operations, recommending, serving, training, versions
 from app.cli.terminal import say
 from app.errors import HarmoniumError, InvalidInput, Misconfigured
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (serving.app, data.app, training.app, judging.app):
+for commands in (serving.app, data.app, training.app, judging.app, recommending.app):
     app.add_typer(commands)
 app.add_typer(keys.keys, name="keys")
 app.add_typer(data.db, name="db")

@@ -1,4 +1,4 @@
-"""`harmonium evaluate | recommend`: what a machine is worth, and what it says to one user."""
+"""`harmonium evaluate`: what a machine is worth."""
 
 import importlib.metadata
 import json
@@ -15,13 +15,10 @@ import typer
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from app import evaluation, model_registry, recommendations, training_runs
+from app import evaluation, training_runs
 from app.benchmarks.machine import describe_machine
 from app.cli.terminal import (
-    AsJson,
-    open_database,
     out,
-    print_json,
     progress,
     read_settings,
     tell,
@@ -30,8 +27,6 @@ from app.errors import InvalidInput
 from app.evaluation import Evaluation, ProtocolName
 from app.evaluation_page import page
 from app.learning.metrics import Interval
-from app.model_registry import Serving
-from app.recommendations import RecommendationList, Wanted
 from app.scoreboard import Section
 from app.worker import usable_cores
 
@@ -107,28 +102,6 @@ def evaluate(
         tell(f"left out: {reason}")
 
 
-@app.command()
-def recommend(
-    user: Annotated[str, typer.Argument(help="A user's id.")],
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 10,
-    genre: Annotated[str | None, typer.Option()] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print a user's recommendations by the active version."""
-    settings = read_settings()
-    with open_database(settings) as database, database.reading() as session:
-        pointer = model_registry.active(session)
-        serving = None
-        if pointer is not None:
-            machines = model_registry.load(session, pointer.version)
-            serving = Serving(pointer.version, pointer.generation, machines)
-        found = recommendations.for_user(session, serving, user, Wanted(limit=limit, genre=genre))
-    if as_json:
-        print_json(asdict(found))
-    else:
-        _print_list(found)
-
-
 def _print_section(found: Evaluation, section: Section) -> None:
     """The figures that say most: nDCG@10 of what ranks, the like_probability of what judges."""
     seeds = f"{len(found.seeds)} seed{'s'[: len(found.seeds) > 1]}"
@@ -182,18 +155,3 @@ def _figure(interval: Interval | None) -> str:
     half = interval.high - interval.mean
     words = f"{interval.mean:.3f}" + (f"±{half:.3f}" if math.isfinite(half) else "")
     return re.sub(r"\b0\.", ".", words)
-
-
-def _print_list(found: RecommendationList) -> None:
-    table = Table("", "movie", "title", "year", "score", "P(like)")
-    for item in found.items:
-        table.add_row(
-            str(item.rank),
-            item.movie_id,
-            item.title,
-            str(item.year or ""),
-            f"{item.score:.2f}",
-            "" if item.like_probability is None else f"{item.like_probability:.2f}",
-        )
-    out.print(table)
-    tell(f"{found.strategy}, model version {found.model_version}")

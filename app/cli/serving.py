@@ -112,16 +112,19 @@ def _serve(settings: Settings, *, with_worker: bool, greeting: str = "") -> None
     database = Database.from_settings(settings)
     stopping = threading.Event()
     if not _upgraded(database):
-        # It may come back while we serve: probes say so until then.
-        threading.Thread(target=_upgrade_later, args=(database, stopping), daemon=True).start()
+        # It may come back while we serve: probes say so until then. Routes look for a key at every request.
+        if not settings.listens_on_loopback:
+            log.warning(
+                "api_keys_not_checked",
+                host=settings.host,
+                reason="the database is away; if it holds no key, every request will be refused",
+            )
+        threading.Thread(target=_upgrade_later, args=(database, settings, stopping), daemon=True).start()
     else:
         with database.reading() as session:
             has_keys = access.any_key(session)
         if not has_keys and not settings.listens_on_loopback:
-            raise Misconfigured(
-                f"{settings.host} can be reached from elsewhere, and there is no API key. Make one first: "
-                "harmonium keys create --name admin --role admin"
-            )
+            raise Misconfigured(access.NO_KEY_IN_PUBLIC.format(host=settings.host))
         if not has_keys:
             say(
                 f"There is no API key: only {settings.host} is served, and anyone here may do everything.\n"
@@ -186,11 +189,20 @@ def _upgraded(database: Database) -> bool:
     return True
 
 
-def _upgrade_later(database: Database, stopping: threading.Event) -> None:
+def _upgrade_later(database: Database, settings: Settings, stopping: threading.Event) -> None:
+    """Migrate as soon as the database is there, and look for the key that could not be looked for before."""
     while not stopping.wait(DATABASE_PAUSE):
-        if _upgraded(database):
-            log.info("database_is_back")
-            return
+        if not _upgraded(database):
+            continue
+        try:
+            with database.reading() as session:
+                has_keys = access.any_key(session)
+        except Unavailable:
+            continue
+        log.info("database_is_back")
+        if not has_keys and not settings.listens_on_loopback:
+            log.error("no_api_key", reason=access.NO_KEY_IN_PUBLIC.format(host=settings.host))
+        return
 
 
 def _load_demo(database: Database) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.learning.crowd import Crowd, distinct_rows, rng_of
-from app.learning.machines import Machines
-from app.learning.preferences import RatingRows
+from app.learning.crowd import Crowd, rng_of
+from app.learning.folded_in import FoldedIn
 from app.learning.ranking import POPULARITY_RATINGS, Scores
 
 MEMBERS = 8  # of the ensemble; twice as many move a confidence by a few hundredths and cost twice as much
@@ -18,9 +17,8 @@ COMPARED = 100  # best scores whose spread is the measure
 
 
 def confidence(
-    machines: Machines,
+    folded: FoldedIn,
     crowd: Crowd,
-    row: RatingRows,
     scores: Scores,
     columns: NDArray[np.integer[Any]],
 ) -> NDArray[np.float32]:
@@ -41,10 +39,9 @@ def confidence(
     Equal ratings give equal numbers: the random numbers come from the row itself.
 
     Args:
-        machines: what ranks.
+        folded: one user's ratings; there may be none.
         crowd: of the same version.
-        row: one user's ratings; an empty row is allowed.
-        scores: the blended scores of all movies for this row, shape (n_movies,).
+        scores: the blended scores of all movies for these ratings, shape (n_movies,).
         columns: m movies in question.
 
     Returns:
@@ -52,32 +49,43 @@ def confidence(
     """
     if len(columns) == 0:
         return np.empty(0, np.float32)
-    shown = scores[columns]
+    machines, shown = folded.machines, scores[columns]
     n_compared = min(COMPARED, scores.size)
     best = np.partition(scores, scores.size - n_compared)[-n_compared:].astype(np.float64)
     best -= best.mean()
     spread = float(best @ best) / n_compared
-    imagined = machines.blended_scores(_ensemble(crowd, row), columns)
-    difference = (imagined - shown).astype(np.float64)
+    difference = (_imagined(folded, crowd, columns) - shown).astype(np.float64)
     uncertainty = np.einsum("nm,nm->m", difference, difference) / MEMBERS
-    uncertainty *= min(1.0, LONGEST_MEMBER / (row.n_ratings + POPULARITY_RATINGS))
+    uncertainty *= min(1.0, LONGEST_MEMBER / (folded.n_ratings + POPULARITY_RATINGS))
     uncertainty += 1 / (machines.popularity[columns] + 0.5) + 1 / (machines.likes[columns] + 0.5)
     result: NDArray[np.float32] = (spread / (spread + uncertainty)).astype(np.float32)
     return result
 
 
-def _ensemble(crowd: Crowd, row: RatingRows) -> RatingRows:
-    """Profiles that this user might as well have had."""
-    rng = rng_of(row)
-    n = row.n_ratings
+def _imagined(folded: FoldedIn, crowd: Crowd, columns: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    """The scores by profiles that this user might as well have had, shape (MEMBERS, m).
+
+    A movie drawn twice for one member counts once, by the user's own rating where there is one. Members stand
+    for all n + 2 ratings: that they hold fewer different ones is no uncertainty.
+    """
+    rng = rng_of(folded.columns, folded.stars)
+    n, machines = folded.n_ratings, folded.machines
     length = min(n + round(POPULARITY_RATINGS), LONGEST_MEMBER)
     # A number from 0 to n + 2 is one of the user's ratings, or beyond n one of the crowd's.
     drawn = (rng.random((MEMBERS, length)) * (n + POPULARITY_RATINGS)).astype(np.int64)
-    of_crowd = drawn >= n
-    columns, stars = np.empty(drawn.shape, np.int64), np.empty(drawn.shape, np.float32)
-    columns[of_crowd], stars[of_crowd] = crowd.draw(rng, (int(np.count_nonzero(of_crowd)),))
-    if n:
-        own = ~of_crowd
-        chosen = drawn[own]
-        columns[own], stars[own] = row.indices[chosen], row.stars[chosen]
-    return distinct_rows(columns, stars, row.n_movies)
+    parts = np.zeros((MEMBERS, n + 1), np.bool_)
+    parts[np.arange(MEMBERS)[:, None], np.minimum(drawn, n)] = True
+    parts = parts[:, :n]
+    members = np.nonzero(drawn >= n)[0].tolist()
+    others, stars = crowd.draw(rng, (len(members),))
+    # Each of the crowd's belongs to one member. There are too few of them for NumPy to be quicker.
+    places = folded.columns.searchsorted(others).tolist()
+    of_crowd = np.zeros((MEMBERS, len(members)), np.bool_)
+    seen: set[tuple[int, int]] = set()
+    for number, (member, column, place) in enumerate(zip(members, others.tolist(), places, strict=True)):
+        is_own = place < n and folded.columns[place] == column and parts[member, place]
+        if not is_own and (member, column) not in seen:
+            of_crowd[member, number] = True
+            seen.add((member, column))
+    crowd_ratings = FoldedIn.of_ratings(machines, others.astype(np.int32), stars)
+    return folded.of_parts(parts, columns, crowd_ratings, of_crowd, as_long_as=n + round(POPULARITY_RATINGS))

@@ -87,7 +87,8 @@ def distinct_rows(columns: NDArray[np.int64], stars: NDArray[np.float32], n_movi
     )
 
 
-def rng_of(row: RatingRows) -> np.random.Generator:
+def rng_of(columns: NDArray[np.int32], stars: NDArray[np.float32]) -> np.random.Generator:
     """Random numbers that belong to a row: equal ratings give equal answers, on any process."""
-    digest = hashlib.blake2b(row.indices.tobytes() + row.stars.tobytes(), digest_size=8).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
+    digest = hashlib.blake2b(columns.tobytes() + stars.tobytes(), digest_size=16).digest()
+    # A key of Philox may be any number; spreading the seed of another generator takes longer than drawing.
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

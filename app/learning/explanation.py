@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.learning.folded_in import FoldedIn
 from app.learning.geometry import unit_vectors
-from app.learning.machines import Machines
-from app.learning.preferences import RatingRows
 
-# Ratings of all the rows of one explanation. A profile of 1,000 ratings is tried without each of them; of a
-# longer one only those ratings are left out whose movies are the most like the listed ones, or the least.
-ENTRIES = 1_000_000
+# Ratings that are left out, one at a time; of a longer profile only those whose movies are the most like the
+# listed ones, or the least.
+MOST_TRIED = 1_000
 
 
 @dataclass(frozen=True)
@@ -31,27 +30,24 @@ class Effects:
     change: NDArray[np.float32]
 
 
-def effects(machines: Machines, row: RatingRows, columns: NDArray[np.integer[Any]]) -> Effects:
+def effects(folded: FoldedIn, columns: NDArray[np.integer[Any]]) -> Effects:
     """Leave out one rating at a time, fold in the rest, and look how the scores change: exact, no estimate.
 
     Args:
-        machines: what scores; `blended_scores` is what lists are made from, and what changes here.
-        row: one user's ratings, n of them.
+        folded: one user's ratings, n of them.
         columns: the m movies to explain.
     """
-    n = row.n_ratings
-    tried = _most_telling(machines, row, columns, ENTRIES // max(n, 1))
-    whole = machines.blended_scores(row, columns)
-    rest = machines.blended_scores_without_each(row, tried, columns)
-    return Effects(row.indices[tried].astype(np.int64), whole - rest)
+    n = folded.n_ratings
+    tried = _most_telling(folded, columns, MOST_TRIED)
+    whole = folded.of_parts(np.ones((1, n), np.bool_), columns)
+    rest = folded.without_each(tried, columns)
+    return Effects(folded.columns[tried].astype(np.int64), whole - rest)
 
 
-def _most_telling(
-    machines: Machines, row: RatingRows, columns: NDArray[np.integer[Any]], limit: int
-) -> NDArray[np.int64]:
+def _most_telling(folded: FoldedIn, columns: NDArray[np.integer[Any]], limit: int) -> NDArray[np.int64]:
     """Positions of at most `limit` ratings, rising."""
-    if row.n_ratings <= limit:
-        return np.arange(row.n_ratings)
-    vectors = unit_vectors(machines)
-    likeness = np.abs(vectors[row.indices] @ vectors[columns].T).max(axis=1, initial=0.0)
+    if folded.n_ratings <= limit:
+        return np.arange(folded.n_ratings)
+    vectors = unit_vectors(folded.machines)
+    likeness = np.abs(vectors[folded.columns] @ vectors[columns].T).max(axis=1, initial=0.0)
     return np.sort(np.argsort(-likeness, kind="stable")[:limit])

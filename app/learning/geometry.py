@@ -1,7 +1,7 @@
 """Where movies lie to one another, by the machines of one version.
 
 Two pictures of a movie, each computed once a version and kept as long as its machines are: its weights, and
-what somebody who loves that movie alone looks like to the hidden units.
+what somebody who loves that movie alone looks like to the hidden units, binary and leading linear ones.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from app.learning.linear_units import LEADING
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 
 LOVED = 1_000.0  # stars; above every threshold
-# How much of the popularity score, a log-probability, is added to a cosine. Cosines alone find the alike,
-# and movies that hardly anybody knows among them (measured in docs/benchmarks.md).
-POPULARITY_SHARE = 1 / 8
+LEADING_SHARE = 0.5  # weight of the cosine by the leading linear units beside that by the binary ones
+# How much of the popularity score, log-odds, is added to a similarity. Likeness alone finds the alike, and
+# movies that hardly anybody knows among them (measured in docs/benchmarks.md).
+POPULARITY_SHARE = 1 / 6
 
 Matrix = NDArray[np.float32]
 
@@ -33,7 +35,7 @@ class Neighbours:
     """How near every movie is to one movie.
 
     Attributes:
-        similarity: float32 of shape (n_movies,), a cosine, from -1 to 1.
+        similarity: float32 of shape (n_movies,), a weighted mean of two cosines, from -1 to 1.
         score: float32 of shape (n_movies,), what neighbours are ranked by: similarity, a little popularity.
     """
 
@@ -44,8 +46,9 @@ class Neighbours:
 def neighbours(machines: Machines, column: int) -> Neighbours:
     """Compare a movie with every other by whom it calls to mind.
 
-    A movie's picture is the hidden layer of somebody who loves it and has rated nothing else, minus the mean
-    of these layers over all ratings of the training; the similarity is the cosine of two pictures.
+    A movie's picture is the hidden layer of somebody who loves it and has rated nothing else: its binary
+    units, minus the mean of these layers over all ratings of the training, and beside them, half as heavy,
+    its leading linear units. The similarity is the cosine of two pictures.
 
     Args:
         machines: what the hidden layer is that of.
@@ -73,7 +76,13 @@ def _unit_hidden(machines: Machines) -> Matrix:
     alone = RatingRows(np.arange(n + 1), np.arange(n, dtype=np.int32), np.full(n, LOVED, np.float32), n)
     hidden = machines.fold_in(alone)
     weight = machines.popularity / max(int(machines.popularity.sum()), 1)
-    return normalised(hidden - (weight @ hidden).astype(np.float32))
+    binary = normalised(hidden - (weight @ hidden).astype(np.float32))
+    # Of a row with one movie the linear units are its weights, times a number.
+    linear = normalised(machines.linear.weights[:, :LEADING])
+    if not linear.shape[1]:
+        return binary
+    share = LEADING_SHARE / (1 + LEADING_SHARE)
+    return np.concatenate((np.sqrt(1 - share) * binary, np.sqrt(share) * linear), axis=1, dtype=np.float32)
 
 
 def _kept(machines: Machines, name: str, compute: Callable[[Machines], Matrix]) -> Matrix:

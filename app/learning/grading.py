@@ -50,7 +50,8 @@ class Grading:
         """The grade of each of these stars, in their shape."""
         if not self.slope:
             return np.ones(stars.shape, np.float32)
-        z = np.clip((stars.astype(np.float64) - self.mean) / self.deviation, -LARGEST_Z, LARGEST_Z)
+        z = (stars.astype(np.float64) - self.mean) / self.deviation
+        z = np.minimum(np.maximum(z, -LARGEST_Z), LARGEST_Z)  # np.clip takes twice as long for a short row
         grade = 1 + self.slope * z + DISLIKE_SLOPE * np.minimum(0, z - DISLIKED_BELOW)
         return grade.astype(np.float32)
 

@@ -24,7 +24,7 @@ from app.learning.like_probability import LengthCalibration
 from app.learning.metrics import Reliability, reliability
 from app.learning.ordinal_biases import Levels, OrdinalBiases, Single, Vector, folded_in
 from app.learning.preferences import RatingRows
-from app.learning.rbm import RBM, Dense, Sparse
+from app.learning.rbm import RBM, Dense, Sparse, sigmoid
 
 LEAST_UPDATES = 400  # one step of Adam moves a weight by about the learning rate; fewer get nowhere
 LENGTH_POWER = 0.5  # of mean row length / row length, by which the visible-to-hidden input is scaled
@@ -137,18 +137,35 @@ class Judge:
         """Memory that the arrays take, in bytes."""
         return self.rbm.nbytes
 
-    def fold_in(self, rows: RatingRows) -> tuple[Vector, Dense]:
+    def fold_in(
+        self, rows: RatingRows, lengths: NDArray[np.integer[Any]] | None = None
+    ) -> tuple[Vector, Dense]:
         """Each user's bias and hidden probabilities.
+
+        Args:
+            rows: what is known of the users.
+            lengths: shape (n_users,); each row stands for so many ratings like its own. None: for its own.
 
         Returns:
             float64 of shape (n_users,) and float32 of shape (n_users, n_hidden).
         """
         bias, left = folded_in(self.levels, self.movie_bias, rows)
-        return bias, self.rbm.hidden_probability(visible_units(rows, left), self.scale(rows))
+        if rows.n_users == 1:  # the same sums without a sparse matrix, which takes longer to make than to use
+            rbm, movies = self.rbm, rows.indices
+            inputs = left @ rbm.weights[movies]
+            inputs += rbm.weights[movies + self.n_movies].sum(axis=0)
+            inputs *= self.scale(rows, lengths)
+            inputs += rbm.hidden_bias
+            return bias, sigmoid(inputs[None])
+        return bias, self.rbm.hidden_probability(visible_units(rows, left), self.scale(rows, lengths))
 
-    def scale(self, rows: RatingRows) -> Single:
-        """What each user's visible-to-hidden input is multiplied by, shape (n_users,)."""
-        scale: Vector = (self.mean_length / np.maximum(rows.lengths, 1)) ** LENGTH_POWER
+    def scale(self, rows: RatingRows, lengths: NDArray[np.integer[Any]] | None = None) -> Single:
+        """What each user's visible-to-hidden input is multiplied by, shape (n_users,); see `fold_in`."""
+        of_rows = np.maximum(rows.lengths, 1)
+        if lengths is None:
+            scale: Vector = (self.mean_length / of_rows) ** LENGTH_POWER
+        else:
+            scale = (self.mean_length / np.maximum(lengths, 1)) ** LENGTH_POWER * (lengths / of_rows)
         return scale.astype(np.float32)
 
     def log_odds(self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None) -> Single:
@@ -164,12 +181,23 @@ class Judge:
         user_bias, hidden = self.fold_in(rows)
         return self.location(user_bias, hidden, columns) + self.liked_log_odds
 
-    def movie_log_odds(self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None) -> Single:
+    def movie_log_odds(
+        self,
+        rows: RatingRows,
+        columns: NDArray[np.integer[Any]] | None = None,
+        lengths: NDArray[np.integer[Any]] | None = None,
+    ) -> Single:
         """The part of `log_odds` that tells a user's movies apart: without the user's bias and the level's.
 
-        Args and returned shape are those of `log_odds`.
+        Args:
+            rows: what is known of the users.
+            columns: m movie columns; None for all.
+            lengths: as in `fold_in`.
+
+        Returns:
+            float32 of shape (n_users, m or n_movies).
         """
-        user_bias, hidden = self.fold_in(rows)
+        user_bias, hidden = self.fold_in(rows, lengths)
         return self.location(np.zeros_like(user_bias), hidden, columns)
 
     def location(

@@ -162,45 +162,6 @@ class LinearUnits:
             result -= own[:, columns].toarray()
         return result
 
-    def expected_without_each(
-        self,
-        visible: Sparse,
-        left_out: NDArray[np.integer[Any]],
-        mean_length: float,
-        columns: NDArray[np.integer[Any]],
-    ) -> Dense:
-        """`expected` of one row after taking one entry out of it, for each of some entries.
-
-        What other movies say is a sum over them, so each row is the whole sum less one term.
-
-        Args:
-            visible: CSR of shape (1, n_movies).
-            left_out: k places among the row's entries.
-            mean_length: of the rows in training.
-            columns: m movie columns.
-
-        Returns:
-            float32 of shape (k, m).
-        """
-        taken, values = visible.indices[left_out], visible.data[left_out].astype(np.float32)
-        weights, rated = self.weights[columns], self.weights[taken]
-        units = visible @ self.weights  # (1, n_units)
-        scale = (mean_length / max(visible.nnz - 1, 1)) ** FOLD_IN_POWER
-        result: Dense = np.zeros((taken.size, len(columns)), np.float32)
-        for some, variance in (
-            (slice(None), self.variance),
-            (slice(LEADING), self.leading_variance),
-        ):
-            said = units[:, some] @ weights[:, some].T - values[:, None] * (
-                rated[:, some] @ weights[:, some].T
-            )
-            said *= variance[columns]
-            result += said
-        own = visible[:, columns].toarray() * self._self_coupling(np.asarray(columns))
-        result -= np.where(taken[:, None] == columns, np.float32(0), own)
-        result *= np.float32(scale)
-        return result
-
     def _self_coupling(self, columns: NDArray[np.integer[Any]]) -> Dense:
         """What a movie of value 1 in the row adds to what is expected of itself, shape (m,)."""
         squares = np.square(self.weights[columns])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from app.learning.judge import Judge
 from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
 from app.learning.metrics import Reliability
+from app.learning.pairs import Pairs
 from app.learning.preferences import RatingRows
 from app.learning.ranking import blended
 from app.learning.rbm import RBM, Dense, Sparse
@@ -96,9 +97,31 @@ class Machines:
             float32 of shape (n_users, n_hidden).
         """
         self._check(rows)
-        scale = (self.mean_length / np.maximum(rows.lengths, 1)) ** self.configuration.fold_in_length_power
         visible = self.grading.rows(rows) if self.configuration.design == "rated" else self._units(rows)
-        return self.rbm.hidden_probability(visible, scale.astype(np.float32))
+        return self.rbm.hidden_probability(visible, self.fold_in_scale(rows.lengths))
+
+    def fold_in_scale(self, lengths: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """What the visible-to-hidden input of rows of these lengths is multiplied by, in their shape."""
+        scale = (self.mean_length / np.maximum(lengths, 1)) ** self.configuration.fold_in_length_power
+        return cast(NDArray[np.float32], scale.astype(np.float32))
+
+    def hidden_additions(self, columns: NDArray[np.int32], stars: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What each of n ratings adds to the visible-to-hidden input, before the scale.
+
+        Args:
+            columns: the rated movies, shape (n,).
+            stars: shape (n,).
+
+        Returns:
+            float32 of shape (n, n_hidden); the sum over a row's ratings is v W.
+        """
+        if self.configuration.design == "rated":
+            additions = self.rbm.weights[columns]
+            additions *= self.grading.grades(stars)[:, None]
+        else:
+            alone = RatingRows(np.arange(columns.size + 1), columns, stars, self.n_movies)
+            additions = self._units(alone) @ self.rbm.weights
+        return cast(NDArray[np.float32], additions)
 
     def scores(
         self, rows: RatingRows, columns: NDArray[np.integer[Any]] | None = None
@@ -188,34 +211,10 @@ class Machines:
         Returns:
             float32 of shape (n_users, m or n_movies).
         """
-        return blended(self.scores(rows, columns), self._popularity_of(columns), rows.lengths)
-
-    def blended_scores_without_each(
-        self, row: RatingRows, left_out: NDArray[np.integer[Any]], columns: NDArray[np.integer[Any]]
-    ) -> NDArray[np.float32]:
-        """`blended_scores` of one user's ratings without one of them, for each of some; in less time.
-
-        Args:
-            row: the user's ratings.
-            left_out: k places among them.
-            columns: m movie columns.
-
-        Returns:
-            float32 of shape (k, m), exactly what `blended_scores` says of `row.without_each(left_out)`.
-        """
-        self._check(row)
-        settings, graded, rest = self.configuration, self.grading.rows(row), row.without_each(left_out)
-        scores = self.scores_of(self.fold_in(rest), columns)
-        if self.linear.n_units:
-            expected = self.linear.expected_without_each(graded, left_out, self.mean_length, columns)
-            scores += np.float32(settings.linear_strength) * expected
-        if self.weighted.n_units:
-            hidden = self.weighted.hidden_mean_without_each(graded, left_out)
-            hidden *= np.float32(settings.weighted_strength)
-            scores += self.weighted.above_mean(hidden, columns)
-        if settings.like_strength:
-            scores += np.float32(settings.like_strength) * self.judge.movie_log_odds(rest, columns)
-        return blended(scores, self._popularity_of(columns), rest.lengths)
+        popularity = self.popularity_scores()
+        if columns is not None:
+            popularity = popularity[columns]
+        return blended(self.scores(rows, columns), popularity, rows.lengths)
 
     def movie_vectors(self) -> Dense:
         """What a movie means to the hidden units: the weights of all its units side by side.
@@ -242,6 +241,16 @@ class Machines:
         self._check(rows)
         return self.calibration.probability(self.judge.log_odds(rows, columns), rows.lengths)
 
+    @cached_property
+    def pairs(self) -> Pairs:
+        """What one movie says about another by the linear units; see there what is kept of it."""
+        return Pairs(self.linear)
+
+    @cached_property
+    def of_watching(self) -> Machines:
+        """These machines with scores that only say what is likely to be rated, however it is liked."""
+        return replace(self, configuration=replace(self.configuration, like_strength=0.0))
+
     def popularity_scores(self) -> NDArray[np.float32]:
         """What movies are ranked by when nothing is known of a user, shape (n_movies,).
 
@@ -250,10 +259,6 @@ class Machines:
         scale of what a machine without any weights says.
         """
         return self._popularity_scores
-
-    def _popularity_of(self, columns: NDArray[np.integer[Any]] | None) -> NDArray[np.float32]:
-        popularity = self.popularity_scores()
-        return popularity if columns is None else popularity[columns]
 
     @cached_property
     def _popularity_scores(self) -> NDArray[np.float32]:

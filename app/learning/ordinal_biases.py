@@ -163,6 +163,9 @@ def folded_in(levels: Levels, movie_bias: Single, rows: RatingRows) -> tuple[Vec
 
     See `Levels.residual` for the second.
     """
+    if rows.n_users == 1:
+        one, left_of_one = _folded_in_alone(levels, movie_bias[rows.indices], rows.stars)
+        return np.array([one]), left_of_one
     users = rows.users
     location = movie_bias[rows.indices].astype(np.float64)
     bias = np.zeros(rows.n_users)
@@ -172,6 +175,39 @@ def folded_in(levels: Levels, movie_bias: Single, rows: RatingRows) -> tuple[Vec
         if np.abs(step).max(initial=0.0) < CONVERGED:
             break
     left = levels.residual(rows.stars, location + bias[users])[0]
+    return bias, left.astype(np.float32)
+
+
+def _folded_in_alone(levels: Levels, location: Single, stars: Single) -> tuple[float, Single]:
+    """The same for one user, in a third of the time: one bias, so every sum over ratings is one product.
+
+    Args:
+        levels: of the stars.
+        location: the bias of each rated movie, shape (n,).
+        stars: shape (n,).
+    """
+    n = stars.size
+    # The last column is the average rating that the prior is made of, as often as it is thought to be there.
+    times = np.ones(n + 1)
+    times[n] = PSEUDO_RATINGS
+    reached = np.empty((levels.log_odds.size, n + 1))
+    np.greater_equal(stars, levels.stars[:, None], out=reached[:, :n], casting="unsafe")
+    reached[:, n] = sigmoid(levels.log_odds)
+    unbiased = np.zeros(n + 1)
+    unbiased[:n] = location
+    log_odds = unbiased + levels.log_odds[:, None]
+    wanted = float(levels.weight @ (reached @ times))
+    bias = 0.0
+    for _ in range(FOLD_IN_STEPS):
+        expected = sigmoid(log_odds + bias)
+        slope = wanted - float(levels.weight @ (expected @ times))
+        expected *= 1 - expected
+        curvature = max(float(levels.weight @ (expected @ times)), 1e-9)
+        step = min(max(slope / curvature, -LARGEST_NEWTON_STEP), LARGEST_NEWTON_STEP)
+        bias += step
+        if abs(step) < CONVERGED:
+            break
+    left = levels.weight @ (reached[:, :n] - sigmoid(log_odds[:, :n] + bias))
     return bias, left.astype(np.float32)
 
 

@@ -14,7 +14,8 @@ from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 
 CANDIDATES = 200  # movies looked at closely: the likeliest to have been seen
-MOST_LIKELY_SEEN = 0.98
+SEEN_POWER = 4  # of P(seen) in what questions are ordered by
+LARGEST_CHANGE = 4.0  # of the log-odds of having seen a movie, by what a user has told
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,16 @@ def questions(
 ) -> list[Question]:
     """The movies to ask about next, best first.
 
-    For each candidate both answers are folded in, and the expected change of the hidden units' entropy is
+    For each candidate both answers are folded in. What is believed before the question is the mean of all
+    answers to all candidates, weighted by how likely they are: it already holds that one rating more is
+    there, which by itself scales the fold-in of all others. A candidate's part of the expected change of the
+    hidden units' entropy, from that mean to the state after the answer, then is
 
-        P(seen) · [ H(mean of both states) - P(like) H(liked state) - P(dislike) H(disliked state) ]
+        P(seen) · [ P(like) KL(liked state || mean) + P(dislike) KL(disliked state || mean) ]
 
-    where H is the entropy of independent units. The mean stands for what is believed before the answer: it
-    already holds that one rating more is there, which by itself scales the fold-in of all others. A movie
-    that was never seen tells nothing, so what it could tell is weighted by the probability that it was, and
-    questions are put in order with that weight twice: measured, powers of P(seen) from 2 to 4 give alike and
-    better lists than the first (docs/benchmarks.md).
+    with KL of independent units. A movie that was never seen tells nothing, so questions are put in order
+    with P(seen) to the fourth power in all: measured, lists are better the surer an answer comes, up to there
+    (docs/benchmarks.md).
     After the first, each next question is discounted by how much it would move the same hidden units.
 
     Args:
@@ -77,8 +79,9 @@ def questions(
     after = machines.fold_in(_with_answers(crowd, row, columns))
     liked, disliked = after[: columns.size], after[columns.size :]
     mean = like[:, None] * liked + (1 - like[:, None]) * disliked
-    information = seen * (_entropy(mean) - like * _entropy(liked) - (1 - like) * _entropy(disliked))
-    order = _apart(seen * information, liked - disliked, limit)
+    before = (seen @ mean) / seen.sum()
+    information = seen * (like * _divergence(liked, before) + (1 - like) * _divergence(disliked, before))
+    order = _apart(seen ** (SEEN_POWER - 1) * information, mean - before, limit)
     return [
         Question(int(columns[one]), float(information[one]), float(seen[one]), float(like[one]))
         for one in order
@@ -89,11 +92,12 @@ def _seen_probability(
     machines: Machines, row: RatingRows, columns: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
     """The share of all users who rated each movie, moved by how far its score is above popularity's."""
-    share = (machines.popularity[columns] + 0.5) / (machines.n_users + 1.0)
-    personal = machines.blended_scores(row, columns)[0] - machines.popularity_scores()[columns]
-    # The score is a sum of two logarithms, of being rated and of being liked: half of the change each.
-    change = np.clip(personal.astype(np.float64) / 2, -3, 3)
-    result: NDArray[np.float64] = np.minimum(share * np.exp(change), MOST_LIKELY_SEEN)
+    share = np.clip((machines.popularity[columns] + 0.5) / (machines.n_users + 1.0), 1e-6, 1 - 1e-6)
+    scores = machines.of_watching.blended_scores(row, columns)[0]
+    change = (scores - machines.popularity_scores()[columns]).astype(float)
+    if machines.configuration.design != "rated":
+        change /= 2  # there a score is the sum of two logarithms, of being rated and of being liked
+    result: NDArray[np.float64] = expit(logit(share) + np.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE))
     return result
 
 
@@ -129,10 +133,10 @@ def _with_answers(crowd: Crowd, row: RatingRows, columns: NDArray[np.integer[Any
     )
 
 
-def _entropy(probability: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Sum over the units of the entropy of each, in nats; shape (n,)."""
-    p = np.clip(probability.astype(np.float64), 1e-12, 1 - 1e-12)
-    result: NDArray[np.float64] = -(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1)
+def _divergence(after: NDArray[np.floating[Any]], before: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Sum over the units of KL(after || before), in nats: shapes (n, n_hidden) and (n_hidden,) give (n,)."""
+    p, q = (np.clip(one.astype(np.float64), 1e-6, 1 - 1e-6) for one in (after, before))
+    result: NDArray[np.float64] = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(axis=1)
     return result
 
 

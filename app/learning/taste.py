@@ -60,7 +60,7 @@ def traits(
     """
     if row.n_ratings == 0:
         return []
-    rng = rng_of(row)
+    rng = rng_of(row.indices, row.stars)
     length = min(row.n_ratings, max(1, row.n_movies // 2), LONGEST_IMAGINED)
     usual = machines.fold_in(crowd.rows(rng, IMAGINED, length)).mean(axis=0)
     activity = machines.fold_in(row)[0]

@@ -108,8 +108,39 @@ class WeightedUnits:
         result -= (hidden @ self._mean_weights)[:, None]
         return result
 
-    def hidden_mean_without_each(self, graded: Sparse, left_out: NDArray[np.integer[Any]]) -> Dense:
-        """What `hidden_mean` says of one row after taking one rating out of it, for each of some ratings.
+    def hidden_mean_of_parts(
+        self, columns: NDArray[np.integer[Any]], grades: NDArray[np.float32], times: NDArray[np.float32]
+    ) -> Dense:
+        """The hidden means of rows that are parts of the same n ratings.
+
+        Args:
+            columns: the rated movies, shape (n,).
+            grades: of the ratings, shape (n,).
+            times: how often each rating counts in each of k parts, shape (k, n); mostly 0 or 1.
+
+        Returns:
+            float32 of shape (k, n_units).
+        """
+        if not self.n_units:
+            return np.empty((len(times), 0), np.float32)
+        rated = self.weights[columns]
+        precision = (times[:, None, :] * rated.T) @ rated  # (k, n_units, n_units)
+        precision *= np.float32(CONFIDENCE)
+        precision += self._everywhere
+        diagonal = np.arange(self.n_units)
+        precision[:, diagonal, diagonal] += np.float32(self.ridge)
+        pull = (times * (np.float32(1 + CONFIDENCE) * _value(grades))) @ rated
+        mean: Dense = np.linalg.solve(precision, pull[:, :, None])[:, :, 0]
+        mean *= _belief(times @ grades, times.sum(axis=1))[:, None]
+        return mean
+
+    def hidden_mean_without_each(
+        self,
+        columns: NDArray[np.integer[Any]],
+        grades: NDArray[np.float32],
+        left_out: NDArray[np.integer[Any]],
+    ) -> Dense:
+        """The hidden means of one row after taking one rating out of it, for each of some ratings.
 
         With the whole row's P and b = sum_i w_i x_i A_i it is, before it is shrunk,
 
@@ -119,30 +150,29 @@ class WeightedUnits:
         1950). So it is exact, and costs two products in place of k regressions.
 
         Args:
-            graded: CSR of shape (1, n_movies).
-            left_out: k places among the row's entries.
+            columns: the rated movies, shape (n,).
+            grades: of the ratings, shape (n,).
+            left_out: k places among them.
 
         Returns:
             float32 of shape (k, n_units).
         """
-        visible = _visible(graded)
         if not self.n_units:
             return np.empty((len(left_out), 0), np.float32)
-        rated = self.weights[visible.indices].astype(np.float64)  # (n, n_units)
+        rated = self.weights[columns].astype(np.float64)  # (n, n_units)
         precision = self._everywhere.astype(np.float64) + CONFIDENCE * (rated.T @ rated)
         precision[np.diag_indices_from(precision)] += self.ridge
         covariance = np.linalg.inv(precision)
-        pull = (1 + CONFIDENCE) * (visible.data.astype(np.float64) @ rated)
+        weighted = (1 + CONFIDENCE) * _value(grades.astype(np.float64))
         out = rated[left_out]  # (k, n_units)
         shifted = out @ covariance  # rows P^-1 A_i
         own = np.einsum("kf,kf->k", shifted, out)
-        weighted = (1 + CONFIDENCE) * visible.data[left_out].astype(np.float64)
-        mean = covariance @ pull - weighted[:, None] * shifted  # as if the precision had stayed
+        mean = covariance @ (weighted @ rated) - weighted[left_out, None] * shifted  # had P stayed
         # (P - c a a')^-1 r = P^-1 r + c P^-1 a (a' P^-1 r) / (1 - c a' P^-1 a)
         correction = CONFIDENCE * np.einsum("kf,kf->k", out, mean) / (1 - CONFIDENCE * own)
         result: Dense = (mean + correction[:, None] * shifted).astype(np.float32)
-        total = float(graded.data.sum(dtype=np.float64)) - graded.data[left_out]
-        result *= _belief(total, np.full(len(left_out), graded.nnz - 1))[:, None]
+        total = float(grades.sum(dtype=np.float64)) - grades[left_out]
+        result *= _belief(total, np.full(len(left_out), grades.size - 1))[:, None]
         return result
 
     @cached_property
@@ -199,11 +229,17 @@ def fitted(graded: Sparse, n_units: int, rng: np.random.Generator) -> Generator[
 
 def _visible(graded: Sparse) -> Sparse:
     """x of rows of grades; an entry that is stored counts as rated whatever its grade."""
-    values = 1 + np.float32(GRADE_SHARE) * (graded.data - np.float32(1))
-    return sp.csr_array((values.astype(np.float32), graded.indices, graded.indptr), shape=graded.shape)
+    values = _value(graded.data).astype(np.float32, copy=False)
+    return sp.csr_array((values, graded.indices, graded.indptr), shape=graded.shape)
 
 
-def _belief(total: NDArray[Any], lengths: NDArray[np.integer[Any]]) -> Dense:
+def _value(grades: NDArray[Any]) -> NDArray[Any]:
+    """x of ratings, in their shape and dtype."""
+    values: NDArray[Any] = 1 + GRADE_SHARE * (grades - 1)
+    return values
+
+
+def _belief(total: NDArray[Any], lengths: NDArray[Any]) -> Dense:
     """What hidden rows are multiplied by, float32 in the shape of the rows' summed grades and lengths."""
     belief: Dense = np.clip(total / (ENOUGH * np.maximum(lengths, 1)), 0, 1).astype(np.float32)
     return belief

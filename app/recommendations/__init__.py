@@ -2,6 +2,7 @@
 
 Ratings are folded into the hidden layer on every request, so a rating counts at once and nothing is stored.
 
+    given         ratings as somebody tells them: titles, likes
     profiles      ratings, stored or given, as rows over a version's vocabulary
     lists         one person's list, or many people's at once: filters, pages, diversity, reasons
     comparisons   what a list would be with other ratings

@@ -14,6 +14,7 @@ from app.catalogue import MovieCard
 from app.learning.confidence import confidence
 from app.learning.diversity import ordered_diversely
 from app.learning.explanation import effects
+from app.learning.folded_in import FoldedIn
 from app.learning.geometry import unit_vectors
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
@@ -256,7 +257,9 @@ def _lists(
     picked: list[_Picked] = []
     block = max(1, SCORES_AT_ONCE // max(machines.n_movies, 1))
     for start in range(0, len(people), block):
-        rows = folded.rows.rows(np.arange(start, min(start + block, len(people))))
+        rows = folded.rows
+        if block < len(people):
+            rows = rows.rows(np.arange(start, min(start + block, len(people))))
         picked += _pick(serving, rows, choice, wanted)
     named = {movie_ids[column] for one in picked for column in _mentioned(one)}
     movies = catalogue.cards(session, sorted(named))
@@ -281,36 +284,39 @@ def _lists(
 def _pick(serving: Serving, rows: RatingRows, choice: Choice, wanted: Wanted) -> list[_Picked]:
     """The pages of several people: one fold-in, one product for all their scores."""
     machines = serving.machines
+    alone = FoldedIn.of(machines, rows) if rows.n_users == 1 else None
     # Blended with popularity, the less the more is known; what has no rating at all is popularity alone.
-    scores = machines.blended_scores(rows)
+    scores = machines.blended_scores(rows) if alone is None else alone.blended_scores()[None]
     pages = [
         choice.best(machines, of_person, rows.indices[start:end], wanted)
         for of_person, start, end in zip(scores, rows.indptr[:-1], rows.indptr[1:], strict=True)
     ]
-    columns = np.unique(np.concatenate([page for page, _ in pages]))
-    probabilities = machines.like_probability(rows, columns)
+    columns = pages[0][0] if alone else np.unique(np.concatenate([page for page, _ in pages]))
+    probabilities = (
+        alone.like_probability(columns)[None] if alone else machines.like_probability(rows, columns)
+    )
     picked = []
     for person, (page, more) in enumerate(pages):
-        places = np.searchsorted(columns, page)
-        row = rows.rows([person])
+        places = slice(None) if alone else np.searchsorted(columns, page)
+        folded = alone or FoldedIn.of(machines, rows.rows([person]))
         picked.append(
             _Picked(
                 columns=page,
                 more=more,
                 scores=scores[person, page].tolist(),
                 probabilities=probabilities[person, places].tolist(),
-                confidences=confidence(machines, serving.crowd, row, scores[person], page).tolist(),
-                reasons=_reasons(machines, row, page) if wanted.explain else None,
+                confidences=confidence(folded, serving.crowd, scores[person], page).tolist(),
+                reasons=_reasons(folded, page) if wanted.explain else None,
             )
         )
     return picked
 
 
-def _reasons(machines: Machines, row: RatingRows, columns: NDArray[np.int64]) -> list[_Why]:
+def _reasons(folded: FoldedIn, columns: NDArray[np.int64]) -> list[_Why]:
     """For each movie the ratings that speak for it most, and those that speak against it most."""
-    if row.n_ratings == 0 or columns.size == 0:
+    if folded.n_ratings == 0 or columns.size == 0:
         return [([], []) for _ in columns]
-    found = effects(machines, row, columns)
+    found = effects(folded, columns)
 
     def side(order: NDArray[np.int64], change: NDArray[np.float32], sign: int) -> _Side:
         return [
@@ -358,8 +364,8 @@ def _items(
             movies.get(movie_ids[column]),
             one.scores[place],
             one.probabilities[place],
+            one.confidences[place],
         )
-        item = replace(item, confidence=one.confidences[place])
         if one.reasons is not None:
             pro, contra = one.reasons[place]
             item = replace(item, reasons=told(pro), reasons_against=told(contra))
@@ -368,7 +374,12 @@ def _items(
 
 
 def ranked_movie(
-    rank: int, movie_id: str, movie: MovieCard | None, score: float, like_probability: float | None
+    rank: int,
+    movie_id: str,
+    movie: MovieCard | None,
+    score: float,
+    like_probability: float | None,
+    confidence: float | None = None,
 ) -> RankedMovie:
     """An item of a list; a movie that the catalogue lacks has no title."""
     return RankedMovie(
@@ -379,6 +390,7 @@ def ranked_movie(
         genres=movie.genres if movie else [],
         score=score,
         like_probability=like_probability,
+        confidence=confidence,
     )
 
 

@@ -49,6 +49,8 @@ def of_user(session: Session, user_id: str) -> dict[str, float]:
 
 def folded(machines: Machines, people: Sequence[Stars]) -> Profiles:
     """Everybody's ratings as rows, in the order given."""
+    if len(people) == 1:
+        return _folded_alone(machines, people[0])
     lengths = np.fromiter((len(stars) for stars in people), np.int64, len(people))
     movie_ids = [movie_id for stars in people for movie_id in stars]
     values = np.fromiter((value for stars in people for value in stars.values()), np.float32, len(movie_ids))
@@ -65,6 +67,22 @@ def folded(machines: Machines, people: Sequence[Stars]) -> Profiles:
     indptr = np.concatenate(([0], np.cumsum(np.bincount(owners, minlength=len(people)))))
     rows = RatingRows(indptr, columns[order].astype(np.int32), values[order], machines.n_movies)
     return Profiles(rows, ignored)
+
+
+def _folded_alone(machines: Machines, stars: Stars) -> Profiles:
+    """The same for one person, which most requests are about."""
+    columns = machines.vocabulary.columns(list(stars))
+    values = np.array(list(stars.values()), np.float32)
+    order = np.argsort(columns)
+    n_outside = int(np.searchsorted(columns[order], 0))  # columns of -1 come first
+    ignored: list[str] = []
+    if n_outside:
+        ignored = [movie_id for movie_id, column in zip(stars, columns.tolist(), strict=True) if column < 0]
+        order = order[n_outside:]
+    rows = RatingRows.unchecked(
+        np.array([0, order.size]), columns[order].astype(np.int32), values[order], machines.n_movies
+    )
+    return Profiles(rows, [ignored])
 
 
 def strategy_of(n_ratings: int) -> Strategy:

@@ -193,3 +193,30 @@ def test_the_service_starts_before_its_database_and_recovers(postgres: Cluster, 
         postgres.start()
     with service:
         assert service.http.get("/v1/popular").status_code == 200
+
+
+def test_a_public_service_that_started_before_its_database_says_that_there_is_no_key(
+    postgres: Cluster, tmp_path: Path
+) -> None:
+    url = postgres.create_database("late_and_public")
+    postgres.stop()
+    try:
+        service = Service(tmp_path, url, with_worker=False, host="0.0.0.0")  # noqa: S104
+        service.start()
+        service.wait_until(service.is_live, 30)
+        service.wait_until(lambda: "api_keys_not_checked" in service.log.read_text(), 10)
+    finally:
+        postgres.start()
+    try:
+        service.wait_until(lambda: '"no_api_key"' in service.log.read_text(), 60)
+        ready = service.http.get("/health/ready")
+        assert ready.status_code == 503
+        assert "harmonium keys create" in ready.json()["database"]
+        assert service.http.get("/v1/popular").status_code == 401
+        made = service.run("keys", "create", "--name", "ops", "--role", "read")
+        assert service.http.get("/health/ready").status_code == 200
+        service.http.headers["Authorization"] = f"Bearer {made.stdout.strip()}"
+        assert service.http.get("/v1/popular").status_code == 200
+    finally:
+        service.stop()
+        service.http.close()

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app import access, logs
+from app.api.failed_keys import FailedKeys
 from app.database import Database
 from app.main import create_app
 from app.settings import Settings
@@ -52,6 +53,7 @@ def call(client: TestClient, method: str, path: str, secret: str | None) -> int:
 def test_every_route_wants_its_role(
     client: TestClient, application: FastAPI, secrets: dict[str, str]
 ) -> None:
+    application.state.failed_keys = FailedKeys(0, 60.0)  # so many wrong keys are a guesser's otherwise
     found = routes(application)
     assert len(found) > 20
     for method, path in found:
@@ -109,3 +111,29 @@ def test_the_key_does_not_reach_the_log(
     captured = capfd.readouterr()
     assert "/v1/popular" in captured.out + captured.err
     assert secrets["read"] not in captured.out + captured.err
+
+
+def test_who_has_no_key_is_not_told_what_is_wrong_with_the_question(
+    client: TestClient, secrets: dict[str, str]
+) -> None:
+    wrong = {"ratings": [{"movie_id": "a", "stars": "many"}]}
+    for path, query, body in (
+        ("/v1/recommendations", "", wrong),
+        ("/v1/questions", "", wrong),
+        ("/v1/users/ann/recommendations", "limit=0", None),
+    ):
+        method = "GET" if body is None else "POST"
+        assert client.request(method, f"{path}?{query}", json=body).status_code == 401
+        key = {"Authorization": f"Bearer {secrets['read']}"}
+        assert client.request(method, f"{path}?{query}", json=body, headers=key).status_code == 422
+
+
+def test_a_batch_does_not_take_the_threads_of_quick_answers(
+    client: TestClient, application: FastAPI, settings: Settings
+) -> None:
+    quick = application.state.quick_threads
+    assert quick.total_tokens == settings.quick_threads
+    for _ in range(settings.quick_threads):
+        quick.acquire_on_behalf_of_nowait(object())
+    answer = client.post("/v1/recommendations/batch", json={"user_ids": ["ann"]})
+    assert (answer.status_code, quick.available_tokens) == (200, 0)

@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app import access
 from app.database import Database
 from app.main import create_app
 from app.settings import Settings
@@ -22,6 +23,17 @@ def test_a_stopping_process_is_not_ready(client: TestClient, application: FastAP
     application.state.stopping.set()
     assert client.get("/health/ready").status_code == 503
     assert client.get("/health/live").status_code == 200
+
+
+def test_a_public_address_without_a_key_is_not_ready(database: Database, settings: Settings) -> None:
+    public = create_app(settings.model_copy(update={"host": "0.0.0.0"}))  # noqa: S104
+    with TestClient(public, base_url="http://127.0.0.1") as client:
+        answer = client.get("/health/ready")
+        assert answer.status_code == 503
+        assert "harmonium keys create" in answer.json()["database"]
+        with database.writing() as session:
+            access.create(session, "site", "read")
+        assert client.get("/health/ready").status_code == 200
 
 
 def test_an_unmigrated_database_is_not_ready(empty_database_url: str) -> None:
@@ -106,7 +118,7 @@ def test_the_document_is_complete(application: FastAPI) -> None:
             if int(status) >= 400:
                 content = response["content"]["application/problem+json"]
                 assert content["schema"]["$ref"] == "#/components/schemas/Problem"
-        assert {"401", "403", "422", "503"} <= set(operation["responses"])
+        assert {"401", "403", "422", "429", "503"} <= set(operation["responses"])
     assert "Problem" in document["components"]["schemas"]
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.learning.confidence import confidence
 from app.learning.crowd import Crowd
+from app.learning.folded_in import FoldedIn
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 from tests.learning.tastes import N_MOVIES, ROMANCE, SCIENCE_FICTION
@@ -17,7 +18,8 @@ ASKED = SCIENCE_FICTION[12:]
 
 
 def of(machines: Machines, row: RatingRows, columns: NDArray[np.int64] = ASKED) -> NDArray[np.float32]:
-    return confidence(machines, Crowd.of(machines), row, machines.blended_scores(row)[0], columns)
+    scores = machines.blended_scores(row)[0]
+    return confidence(FoldedIn.of(machines, row), Crowd.of(machines), scores, columns)
 
 
 def fan(n: int) -> RatingRows:

@@ -45,4 +45,5 @@ def test_rows_of_imagined_raters_are_rows(trained: Machines) -> None:
 def test_random_numbers_belong_to_the_row(other: RatingRows) -> None:
     row = RatingRows.single([2, 1], [5, 4], 9)
     same = RatingRows.single([1, 2], [4, 5], 9)
-    assert rng_of(row).random() == rng_of(same).random() != rng_of(other).random()
+    drawn, again, others = (rng_of(one.indices, one.stars).random() for one in (row, same, other))
+    assert drawn == again != others

@@ -1,19 +1,17 @@
 """Reasons are exact: each effect is what scoring anew without that rating gives."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from app.learning import explanation
-from app.learning.configuration import TrainingConfiguration
 from app.learning.explanation import effects
+from app.learning.folded_in import FoldedIn
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
-from tests.learning.tastes import N_MOVIES, ROMANCE, SCIENCE_FICTION, finish, two_camps
+from tests.learning.tastes import N_MOVIES, ROMANCE, SCIENCE_FICTION
 
 RATED, STARS = [0, 3, 7, 21, 25, 50], [5, 5, 4, 1, 2, 3]
-ASKED = np.array([10, 30, 45, 7])  # the last one is rated
+ASKED = np.array([10, 30, 45])
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def fan() -> RatingRows:
 def test_an_effect_is_the_change_of_the_score_when_the_rating_is_taken_away(
     trained: Machines, fan: RatingRows
 ) -> None:
-    found = effects(trained, fan, ASKED)
+    found = effects(FoldedIn.of(trained, fan), ASKED)
     assert found.columns.tolist() == RATED
     with_all = trained.blended_scores(fan)[0, ASKED]
     for place in range(len(RATED)):
@@ -35,20 +33,10 @@ def test_an_effect_is_the_change_of_the_score_when_the_rating_is_taken_away(
     assert np.abs(found.change).max() > 0.05
 
 
-@pytest.mark.parametrize("design", ["joint", "positive", "conditional"])
-def test_effects_are_exact_in_other_designs_and_of_rated_movies(design: Any, fan: RatingRows) -> None:
-    machines, _ = finish(two_camps(), TrainingConfiguration(design=design, epochs=3))
-    asked = np.array([10, 3, 45])
-    found = effects(machines, fan, asked)
-    rest = fan.without_each(np.arange(len(RATED)))
-    expected = machines.blended_scores(fan, asked) - machines.blended_scores(rest, asked)
-    np.testing.assert_allclose(found.change, expected, atol=1e-5)
-
-
 def test_loved_science_fiction_speaks_for_science_fiction_and_not_for_romance(
     trained: Machines, fan: RatingRows
 ) -> None:
-    found = effects(trained, fan, np.concatenate([SCIENCE_FICTION[10:], ROMANCE[10:]]))
+    found = effects(FoldedIn.of(trained, fan), np.concatenate([SCIENCE_FICTION[10:], ROMANCE[10:]]))
     for_own, for_other = found.change[:3, :10].mean(), found.change[:3, 10:].mean()
     assert for_own > 0
     assert for_own > for_other + 0.1
@@ -56,7 +44,7 @@ def test_loved_science_fiction_speaks_for_science_fiction_and_not_for_romance(
 
 def test_the_only_rating_is_what_lifts_a_list_above_popularity(trained: Machines) -> None:
     one = RatingRows.single([4], [5], N_MOVIES)
-    found = effects(trained, one, ASKED)
+    found = effects(FoldedIn.of(trained, one), ASKED)
     expected = trained.blended_scores(one)[0, ASKED] - trained.popularity_scores()[ASKED]
     np.testing.assert_allclose(found.change[0], expected, atol=1e-5)
 
@@ -64,9 +52,9 @@ def test_the_only_rating_is_what_lifts_a_list_above_popularity(trained: Machines
 def test_of_a_very_long_profile_the_likest_ratings_are_tried_and_stay_exact(
     trained: Machines, fan: RatingRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = effects(trained, fan, ASKED)
-    monkeypatch.setattr(explanation, "ENTRIES", 4 * len(RATED))
-    some = effects(trained, fan, ASKED)
+    everything = effects(FoldedIn.of(trained, fan), ASKED)
+    monkeypatch.setattr(explanation, "MOST_TRIED", 4)
+    some = effects(FoldedIn.of(trained, fan), ASKED)
     assert len(some.columns) == 4
     kept = np.isin(everything.columns, some.columns)
     np.testing.assert_allclose(some.change, everything.change[kept], atol=1e-5)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from app.learning import geometry
 from app.learning.configuration import TrainingConfiguration
-from app.learning.geometry import LOVED, POPULARITY_SHARE, neighbours, normalised, unit_vectors
+from app.learning.geometry import LEADING_SHARE, LOVED, POPULARITY_SHARE, neighbours, normalised, unit_vectors
+from app.learning.linear_units import LEADING
 from app.learning.machines import Machines
 from app.learning.preferences import RatingRows
 from app.learning.ranking import top
@@ -34,7 +35,10 @@ def test_similarity_is_the_cosine_of_what_two_lovers_call_to_mind(trained: Machi
     everyone = [loved(column) for column in range(N_MOVIES)]
     mean = weight @ np.array(everyone, dtype=np.float64)
     one, other = picture(3), picture(17)
-    expected = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    binary = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    one, other = (trained.linear.weights[column, :LEADING].astype(np.float64) for column in (3, 17))
+    linear = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    expected = (binary + LEADING_SHARE * linear) / (1 + LEADING_SHARE)
     found = neighbours(trained, 3)
     np.testing.assert_allclose(found.similarity[17], expected, rtol=1e-4)
     np.testing.assert_allclose(found.similarity[3], 1.0, rtol=1e-5)
@@ -42,6 +46,13 @@ def test_similarity_is_the_cosine_of_what_two_lovers_call_to_mind(trained: Machi
     np.testing.assert_allclose(
         found.score - found.similarity, POPULARITY_SHARE * trained.popularity_scores(), atol=1e-5
     )
+
+
+def test_without_linear_units_the_binary_ones_tell_alone() -> None:
+    machines, _ = finish(two_camps(), TrainingConfiguration(linear_units=0))
+    found = neighbours(machines, 3)
+    np.testing.assert_allclose(found.similarity[3], 1.0, rtol=1e-5)
+    assert np.isin(top(found.score, 10, np.arange(N_MOVIES) != 3), SCIENCE_FICTION).sum() >= 9
 
 
 def test_unit_vectors_point_where_the_weights_do(trained: Machines) -> None:

@@ -236,6 +236,16 @@ def test_a_user_who_is_given_is_never_asked_for_the_same() -> None:
         assert (np.median(given.lengths) < 6) == bool(short_rows)
 
 
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_a_user_alone_is_folded_in_as_among_others(n: int) -> None:
+    rows, _ = opposed_tastes(60)
+    judge, _, _ = drained(fitted(rows, 3.0, np.random.default_rng(0), small(epochs=5)))
+    columns, stars = [0, 2, 4, 21, 30][:n], [5, 1, 5, 2, 4][:n]
+    alone = RatingRows.single(columns, stars, 40)
+    among = alone.rows([0, 0])
+    np.testing.assert_allclose(judge.log_odds(alone)[0], judge.log_odds(among)[1], atol=1e-4)
+
+
 def test_an_unrated_movie_gets_what_the_user_gives_an_average_one() -> None:
     rows, _ = opposed_tastes(80)
     wider = RatingRows(rows.indptr, rows.indices, rows.stars, 41)

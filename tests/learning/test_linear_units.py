@@ -112,25 +112,6 @@ def test_a_row_and_its_columns_may_be_the_smaller_side(visible: Sparse) -> None:
     np.testing.assert_allclose(units.variance, 1 / np.diag(precision(few_users)), rtol=1e-4)
 
 
-def test_taking_entries_out_one_by_one_is_what_the_shorter_rows_say(
-    visible: Sparse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(linear_units, "LEADING", 3)
-    units = LinearUnits.fit(visible, 12, np.random.default_rng(0))
-    user = int(np.diff(visible.indptr).argmax())
-    row = visible[[user]]
-    places = np.arange(row.nnz)[::-1]
-    shorter = np.repeat(row.toarray(), row.nnz, axis=0)
-    shorter[np.arange(row.nnz), row.indices[places]] = 0
-    columns = np.array([11, row.indices[0], row.indices[2], 11])  # rated movies lack their own say
-    expected = units.expected(compressed(shorter), 5.0, columns)
-    found = units.expected_without_each(row, places, 5.0, columns)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
-    one = compressed(np.eye(1, 12))
-    alone = units.expected_without_each(one, np.array([0]), 5.0, columns)
-    np.testing.assert_allclose(alone, 0, atol=1e-6)  # nothing is left that could say anything
-
-
 def test_nothing_to_learn_gives_no_units(visible: Sparse) -> None:
     for rows, n_units in ((visible, 0), (compressed(np.zeros((3, 12))), 5)):
         units = LinearUnits.fit(rows, n_units, np.random.default_rng(0))

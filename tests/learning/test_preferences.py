@@ -83,16 +83,3 @@ def test_rows_that_contradict_themselves_are_refused(
     if message != "finite":
         with pytest.raises(ValueError, match=message.replace("stars", "liked")):
             Preferences(np.array(indptr), np.array(indices, np.int32), np.array(stars) > 0, 3)
-
-
-def test_rows_without_each_rating_lack_that_rating_only() -> None:
-    row = RatingRows.single([0, 3, 7, 21], [5, 5, 4, 1], 30)
-    rows = row.without_each(np.array([1, 3, 1]))
-    assert rows.n_users == 3
-    assert rows.rows([0]).indices.tolist() == [0, 7, 21]
-    assert rows.rows([0]).stars.tolist() == [5, 4, 1]
-    assert rows.rows([1]).indices.tolist() == [0, 3, 7]
-    assert row.indices.tolist() == [0, 3, 7, 21]
-    assert row.without_each(np.array([], np.int64)).n_users == 0
-    with pytest.raises(ValueError, match="one row, not of 3"):
-        rows.without_each(np.array([0]))

@@ -127,10 +127,27 @@ def test_taking_ratings_out_one_by_one_is_what_regressing_anew_gives(
         kept = np.arange(row.nnz) != place
         shorter.append(sp.csr_array((row.data[kept], row.indices[kept], [0, row.nnz - 1]), shape=row.shape))
     expected = np.concatenate([units.hidden_mean(rest) for rest in shorter])
-    found = units.hidden_mean_without_each(row, places)
+    found = units.hidden_mean_without_each(row.indices, row.data, places)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert found.dtype == np.float32
     assert np.abs(found - units.hidden_mean(row)).max() > 0.01
+
+
+def test_parts_of_a_row_are_regressed_as_rows_of_their_own(graded: Sparse, units: WeightedUnits) -> None:
+    row = graded[[0]]
+    parts = np.random.default_rng(0).random((5, row.nnz)) < 0.5
+    parts[0], parts[1] = True, False
+    found = units.hidden_mean_of_parts(row.indices, row.data, parts.astype(np.float32))
+    assert found.dtype == np.float32
+    for mean, part in zip(found, parts, strict=True):
+        alone = sp.csr_array((row.data[part], row.indices[part], [0, part.sum()]), shape=row.shape)
+        np.testing.assert_allclose(mean, units.hidden_mean(alone)[0], rtol=1e-4, atol=1e-6)
+    twice = np.concatenate([row.indices, row.indices]), np.concatenate([row.data, row.data])
+    np.testing.assert_allclose(
+        units.hidden_mean_of_parts(row.indices, row.data, np.full((1, row.nnz), 2, np.float32)),
+        units.hidden_mean_of_parts(*twice, np.ones((1, 2 * row.nnz), np.float32)),
+        rtol=1e-4,
+    )
 
 
 def test_the_last_step_of_learning_leaves_the_movies_where_their_density_is_highest(
@@ -222,4 +239,7 @@ def test_nothing_to_learn_gives_no_units(graded: Sparse) -> None:
         hidden = units.hidden_mean(graded)
         assert hidden.shape == (40, 0)
         assert not units.reconstruction(hidden).any()
-        assert units.hidden_mean_without_each(graded[[0]], np.array([0, 1])).shape == (2, 0)
+        row = graded[[0]]
+        assert units.hidden_mean_without_each(row.indices, row.data, np.array([0, 1])).shape == (2, 0)
+        whole = np.ones((3, row.nnz), np.float32)
+        assert units.hidden_mean_of_parts(row.indices, row.data, whole).shape == (3, 0)
