@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import struct
 import zlib
 from contextlib import closing
@@ -21,9 +22,10 @@ from app.benchmarks import rbm as benchmarks
 from app.benchmarks.rbm import PARTS, Scale, measure_rbm
 from app.database import Database
 from app.errors import InvalidInput, Misconfigured
+from app.learning import sampled_negative_phase
 from app.learning.rbm import RBM
 from app.learning.synthetic import synthetic_ratings
-from benchmarks import digits, judge_experiments, lists, synthetic
+from benchmarks import digits, judge_experiments, lists, negative_sample, synthetic
 from tests.postgres import Cluster
 
 TINY = Scale(
@@ -174,3 +176,20 @@ def test_the_judges_variants_are_measured_on_a_small_file(
     assert [row[0].removeprefix("| ") for row in table] == names
     figures = np.array([[float(cell) for cell in row[1:-1]] for row in table])
     assert ((figures > 0) & (figures < 1)).all()
+
+
+def test_what_the_negative_sample_costs_is_measured_on_a_small_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled_negative_phase, "ROWS_OF_A_GROUP", sampled_negative_phase.ROWS_OF_A_GROUP)
+    rows = synthetic_ratings(60, 120, 2_400, seed=1)
+    file = tmp_path / "ratings.tsv"
+    entries = zip(rows.users, rows.indices, rows.stars, strict=True)
+    file.write_text("".join(f"{user}\t{movie}\t{stars:g}\n" for user, movie, stars in entries))
+    negative_sample.main([str(file), "--sample", "20", "--rows-of-a-group", "3", "--seeds", "1"])
+    split, mean, bias = capsys.readouterr().out.splitlines()
+    assert split.startswith("split 0: nDCG@10 dense 0.")
+    assert mean.startswith("mean of 1: ")
+    # Rows in groups of three: what one draw makes the hidden units receive is off, on average it is not.
+    of_probability, of_one_draw = (float(word) for word in re.findall(r"0\.\d+", bias)[:2])
+    assert 0 < of_probability < 0.2 * of_one_draw

@@ -28,22 +28,24 @@ CACHED = 2**17  # bytes of each of a few arrays that stay in the cache from one 
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """One phase's part in the gradient of the weights, v' h, not yet multiplied out.
+    """One phase's part in the gradient of the weights, scale * v' h, not yet multiplied out.
 
     Attributes:
         visible: shape (n, n_visible).
         hidden: shape (n, n_hidden).
+        scale: a factor; it is the smaller array that is multiplied by it, never all weights.
     """
 
     visible: Dense | RowsByUnit
     hidden: Dense
+    scale: float = 1.0
 
     def add_to(self, total: Dense) -> None:
-        """Add v' h to an array of shape (n_visible, n_hidden)."""
+        """Add scale * v' h to an array of shape (n_visible, n_hidden)."""
         if isinstance(self.visible, RowsByUnit):
-            self.visible.add_product(self.hidden, total)
+            self.visible.add_product(self.hidden * self.scale, total)
         else:
-            total += self.visible.T @ self.hidden
+            total += self.visible.T @ (self.hidden * self.scale)
 
 
 class Gradient:
@@ -79,8 +81,7 @@ class Gradient:
         """So many times as far; the arrays of this gradient are used up."""
         weights = self._weights
         if isinstance(weights, tuple):
-            # It is the smaller factor of each product that is multiplied: no pass over all weights.
-            weights = tuple(Phase(phase.visible, phase.hidden * factor) for phase in weights)
+            weights = tuple(Phase(one.visible, one.hidden, one.scale * factor) for one in weights)
         else:
             weights *= factor
         return Gradient(weights, self.visible_bias * factor, self.hidden_bias * factor)
@@ -100,15 +101,17 @@ class Gradient:
             total += self.weights
 
     def _multiplied_out(self, phases: tuple[Phase, ...]) -> Dense:
-        # Dense phases first: the first of their products is where all others are added.
-        ordered = sorted(phases, key=lambda phase: isinstance(phase.visible, RowsByUnit))
-        first = ordered[0]
-        if isinstance(first.visible, RowsByUnit):
-            total = np.zeros((self.visible_bias.size, self.hidden_bias.size), first.hidden.dtype)
-        else:
-            total = first.visible.T @ first.hidden
-            del ordered[0]
-        for phase in ordered:
+        # The product of a dense phase is where all others are added.
+        total: Dense | None = None
+        left = []
+        for phase in phases:
+            if total is None and not isinstance(phase.visible, RowsByUnit):
+                total = phase.visible.T @ (phase.hidden * phase.scale)
+            else:
+                left.append(phase)
+        if total is None:
+            total = np.zeros((self.visible_bias.size, self.hidden_bias.size), phases[0].hidden.dtype)
+        for phase in left:
             phase.add_to(total)
         return total
 
@@ -125,7 +128,7 @@ def phase_difference(
     visible, visible_ = by_unit(visible), by_unit(visible_)
     n, n_ = hidden.shape[0], hidden_.shape[0]
     return Gradient(
-        (Phase(visible, hidden / n), Phase(visible_, hidden_ / -n_)),
+        (Phase(visible, hidden, 1 / n), Phase(visible_, hidden_, -1 / n_)),
         # Each phase is summed by itself, so that units which are equal in both get exactly 0.
         _sums(visible) / n - _sums(visible_) / n_,
         hidden.sum(axis=0) / n - hidden_.sum(axis=0) / n_,
@@ -349,8 +352,11 @@ class Momentum:
             self._go(rbm.weights, step.weights, shrink)
         else:
             step.add_weights_to(rbm.weights)
-        rbm.visible_bias[...] += step.visible_bias
-        rbm.hidden_bias[...] += step.hidden_bias
+        for bias, change in (
+            (rbm.visible_bias, step.visible_bias),
+            (rbm.hidden_bias, step.hidden_bias),
+        ):
+            bias += change
         self._last = step
 
     def _go(

@@ -97,20 +97,19 @@ def _times_transposed(weights: Dense, hidden: Dense) -> Dense:
         Shape (n_visible, n).
     """
     (n_visible, n_hidden), n = weights.shape, hidden.shape[0]
-    if not 1 < n <= VERY_FEW_ROWS:
+    if not 1 < n <= VERY_FEW_ROWS or n_visible * n <= SMALL_PRODUCT:
         whole: Dense = weights @ hidden.T
         return whole
     at_once = SMALL_PRODUCT // n
     parts = n_visible // at_once
     even = parts * at_once
     result = np.empty((n_visible, n), np.result_type(weights, hidden))
-    if parts:
-        # NumPy multiplies a stack of matrices one by one.
-        np.matmul(
-            weights[:even].reshape(parts, at_once, n_hidden),
-            hidden.T,
-            out=result[:even].reshape(parts, at_once, n),
-        )
+    # NumPy multiplies a stack of matrices one by one.
+    np.matmul(
+        weights[:even].reshape(parts, at_once, n_hidden),
+        hidden.T,
+        out=result[:even].reshape(parts, at_once, n),
+    )
     if even < n_visible:
         np.matmul(weights[even:], hidden.T, out=result[even:])
     return result
