@@ -2,12 +2,13 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from fastapi import Depends, Request, Response, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +21,7 @@ from app import access
 from app.access import Role
 from app.api.failed_keys import FailedKeys
 from app.database import CATALOGUE_GENERATION, Database
-from app.errors import Forbidden, TooManyFailures, Unauthenticated
+from app.errors import Forbidden, TooManyFailures, Unauthenticated, Unavailable
 from app.model_registry import ActiveMachines, Serving
 from app.settings import LOOPBACK_HOSTS, Settings
 
@@ -156,8 +157,12 @@ def reads(role: Role, *, quick: bool = True) -> Callable[[Callable[..., BaseMode
                     found = function(session=session, **given)
                 return found.__pydantic_serializer__.to_json(found, by_alias=True)
 
-            limiter: CapacityLimiter | None = caller.request.app.state.quick_threads if quick else None
-            made = Response(await to_thread.run_sync(work, limiter=limiter), media_type="application/json")
+            if quick:
+                async with _quick_thread(caller):
+                    content = await to_thread.run_sync(work)
+            else:
+                content = await to_thread.run_sync(work)
+            made = Response(content, media_type="application/json")
             # What the function and its dependencies have set; FastAPI adds it to answers of its own only.
             made.raw_headers.extend(sub_response.raw_headers)
             return made
@@ -176,6 +181,22 @@ def reads(role: Role, *, quick: bool = True) -> Callable[[Callable[..., BaseMode
         return answer
 
     return decorate
+
+
+@asynccontextmanager
+async def _quick_thread(caller: Caller) -> AsyncIterator[None]:
+    """One of the places for quick answers; `Unavailable` where none becomes free in time."""
+    places: CapacityLimiter = caller.request.app.state.quick_threads
+    borrower = object()
+    try:
+        with fail_after(caller.settings.database_timeout):
+            await places.acquire_on_behalf_of(borrower)
+    except TimeoutError as error:
+        raise Unavailable("There are more requests than can be answered. Try again shortly.") from error
+    try:
+        yield
+    finally:
+        places.release_on_behalf_of(borrower)
 
 
 class ReadingRoute(APIRoute):

@@ -137,3 +137,18 @@ def test_a_batch_does_not_take_the_threads_of_quick_answers(
         quick.acquire_on_behalf_of_nowait(object())
     answer = client.post("/v1/recommendations/batch", json={"user_ids": ["ann"]})
     assert (answer.status_code, quick.available_tokens) == (200, 0)
+
+
+def test_who_finds_no_thread_in_time_is_asked_to_come_again(database: Database, settings: Settings) -> None:
+    application = create_app(settings.model_copy(update={"database_timeout": 0.1, "quick_threads": 1}))
+    with TestClient(application, base_url="http://127.0.0.1") as client:
+        busy = object()
+        application.state.quick_threads.acquire_on_behalf_of_nowait(busy)
+        answer = client.get("/v1/popular")
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert client.portal is not None
+        client.portal.call(application.state.quick_threads.release_on_behalf_of, busy)
+        assert client.get("/v1/popular").status_code == 200
+        assert application.state.quick_threads.available_tokens == 1
