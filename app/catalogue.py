@@ -17,18 +17,20 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Select,
+    SelectBase,
     Text,
     and_,
-    bindparam,
+    any_,
     delete,
     func,
     insert,
+    intersect,
     select,
     tuple_,
     type_coerce,
-    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -47,9 +49,11 @@ LONGEST_WORD = 64  # characters that words are told apart by
 
 # A word that begins words of more movies than this is met soon enough by looking at one movie after another,
 # the most popular first; a rarer one is looked up.
-FEW_MOVIES = 500
+FEW_MOVIES = 1_000
 # The same where movies must have something else, too, so that fewer of those with the word will do.
 MANY_MOVIES = 8_000
+# Of two words that begin words of no more movies than this, the movies that have both are looked up.
+COMMON_MOVIES = 16_000
 
 YEARS = range(1870, 2101)  # the first moving pictures, and announcements
 
@@ -279,13 +283,12 @@ def page(
     """
     statement = select(Movie).limit(limit + 1)
     popularity: ColumnElement[int] = Movie.n_ratings.expression
-    asked = [word[:LONGEST_WORD] for word in fold(query).split()]
+    asked = _asked(query)
     conditions = list(_conditions(genre, year_from, year_to))
-    most = MANY_MOVIES if conditions or len(asked) > 1 else FEW_MOVIES
-    if (rarest := _rarest(session, asked, most)) is not None:
+    if (keys := _keys_to_look_up(session, asked, filtered=bool(conditions))) is not None:
         # Not by the index of popularity: it would look at every movie, to see whether it is one of these.
         popularity = popularity + 0
-        statement = statement.where(Movie.movie_key.in_(select(MovieWord.movie_key).where(_begins(rarest))))
+        statement = statement.where(_is_among(session, keys))
     conditions += [Movie.title_words.like(f"% {_escaped(word)}%", escape="\\") for word in asked]
     for condition in conditions:
         statement = statement.where(condition)
@@ -310,15 +313,6 @@ def count_ratings(session: Session) -> dict[int, int]:
         .order_by(Movie.movie_key)
     )
     return dict(session.execute(statement).all())
-
-
-def store_popularity(session: Session, n_ratings: dict[int, int]) -> None:
-    """Set the popularity of movies, by key."""
-    statement = update(Movie).where(Movie.movie_key == bindparam("key")).values(n_ratings=bindparam("n"))
-    if n_ratings:
-        session.connection().execute(
-            statement, [{"key": key, "n": n} for key, n in sorted(n_ratings.items())]
-        )
 
 
 def csv_lines(session: Session) -> Iterator[str]:
@@ -451,14 +445,41 @@ def _store_words(session: Session, titles: dict[int, str]) -> None:
         session.connection().execute(insert(MovieWord), rows)
 
 
-def _rarest(session: Session, asked: Sequence[str], most: int) -> str | None:
-    """The word asked for that begins the fewest words; None when each begins more than `most`."""
-    n_words: dict[str, int] = {}
-    for word in asked:
-        some = select(MovieWord.movie_key).where(_begins(word)).limit(most + 1).subquery()
-        n_words[word] = session.scalar(select(func.count()).select_from(some)) or 0
-    rarest = min(n_words, key=n_words.__getitem__, default=None)
-    return None if rarest is None or n_words[rarest] > most else rarest
+def _asked(query: str) -> list[str]:
+    """The folded words that are asked for, each once, but none that begins another one: that says it all."""
+    words_ = {word[:LONGEST_WORD] for word in fold(query).split()}
+    return [
+        word for word in sorted(words_) if not any(one != word and one.startswith(word) for one in words_)
+    ]
+
+
+def _keys_to_look_up(session: Session, asked: Sequence[str], *, filtered: bool) -> SelectBase | None:
+    """The keys of movies that have the rarest or the two rarest of the words, to look at no others.
+
+    None when there are so many that it is quicker to look at one movie after another.
+    """
+    if not asked:
+        return None
+    counts = [
+        select(func.count())
+        .select_from(select(MovieWord.movie_key).where(_begins(word)).limit(COMMON_MOVIES + 1).subquery())
+        .scalar_subquery()
+        for word in asked
+    ]
+    n_words = dict(zip(asked, session.execute(select(*counts)).one(), strict=True))
+    by_number = sorted(asked, key=n_words.__getitem__)
+    keys = [select(MovieWord.movie_key).where(_begins(word)) for word in by_number[:2]]
+    rarest = n_words[by_number[0]]
+    if len(asked) > 1 and rarest > FEW_MOVIES and n_words[by_number[1]] <= COMMON_MOVIES:
+        return intersect(*keys)
+    return keys[0] if rarest <= (MANY_MOVIES if filtered or len(asked) > 1 else FEW_MOVIES) else None
+
+
+def _is_among(session: Session, keys: SelectBase) -> ColumnElement[bool]:
+    if session.get_bind().dialect.name == "postgresql":
+        # As an array, which is ready before the movies are looked at: in a join it reads all of them.
+        return Movie.movie_key == any_(func.array(keys.scalar_subquery(), type_=postgresql.ARRAY(BigInteger)))
+    return Movie.movie_key.in_(keys)
 
 
 def _begins(word: str) -> ColumnElement[bool]:

@@ -2,8 +2,9 @@
 
 An upload is spooled to a file, which API and worker share, and becomes a job. The job reads the file twice:
 first it checks every row and stores nothing; then it stores slices of at most `SLICE_ROWS` rows, each in a
-transaction of its own that also writes down how far it has come. So no write lock is held long, and a job
-that is killed and run again goes on behind its last slice: every row counts exactly once.
+transaction of its own that also writes down how far it has come, while a thread reads the next ones. So no
+write lock is held long, and a job that is killed and run again goes on behind its last slice: every row
+counts exactly once.
 """
 
 import errno
@@ -13,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +26,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import catalogue, cursors, jobs, rating_files, ratings
+from app import catalogue, cursors, jobs, packed_files, rating_files, ratings
 from app.database import Database, in_parts
 from app.errors import FieldError, InvalidInput, NotFound, StorageFull, TooLarge, Unavailable
 from app.jobs import HeldJob, JobCancelled
@@ -275,6 +277,19 @@ def check_options(
     rating_files.parse_scale(scale)
 
 
+def refuse_oversized(spooled: SpooledFile, settings: Settings, **options: str) -> None:
+    """Raise `TooLarge` for a packed file that says itself that it unpacks to more than the limit.
+
+    One that lies fails later, while it is read. What else may be wrong with a file is for its import to say.
+
+    Args:
+        options: those of `submit` that say what the file holds.
+    """
+    with suppress(InvalidInput):
+        packed_files.refuse_large_gzip(spooled.path, settings.unpacked_limit)
+        _recognise(spooled.path, settings, options)
+
+
 def get(session: Session, import_id: int) -> ImportView:
     """One import; `NotFound` when there is none."""
     found = None
@@ -387,7 +402,7 @@ def import_file(
             tell("stored", result.rows)
             report(CHECKING_SHARE + (1 - CHECKING_SHARE) * piece.fraction)
     report(1.0)
-    return result.as_dict() | {"errors": [vars(error) for error in result.errors]}
+    return result.as_dict() | {"errors": [_bad_row(error) for error in result.errors]}
 
 
 def clean_spool(settings: Settings, session: Session) -> int:
@@ -437,7 +452,7 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
         with database.writing() as session:
             record = _locked(session, record.import_id)
             record.kind, record.format = data.kind, data.format
-            record.errors = [vars(error) for error in survey.errors]
+            record.errors = [_bad_row(error) for error in survey.errors]
             if survey.counts.rejected and on_error == "reject":
                 record.rows, record.rejected = survey.rows, survey.counts.rejected
                 held.finish(session, "failed", error=_bad_rows(survey))
@@ -523,7 +538,7 @@ def _popularity_of(database: Database, series: Series) -> Iterator[None]:
     finally:
         # It is no reason for a failure: what an attempt that was killed has left out is counted by the next.
         with suppress(Unavailable, StorageFull):
-            for part in _parts(series.inserted):
+            for part in _parts(series.inserted()):
                 with database.writing() as session:
                     ratings.add_popularity(session, part)
 
@@ -534,7 +549,7 @@ def _count_popularity(database: Database) -> None:
         counted = catalogue.count_ratings(session)
     for part in _parts(counted):
         with database.writing() as session:
-            catalogue.store_popularity(session, part)
+            ratings.set_popularity(session, part)
 
 
 def _parts(by_movie: Mapping[int, int]) -> Iterator[dict[int, int]]:
@@ -577,7 +592,7 @@ def _slices(data: DataFile, done: int) -> Iterator[_Slice]:
     """What is to be stored after the first `done` rows."""
     position = 0  # in the file, of the chunk's first row
     fraction = 0.0  # of the file, before the chunk
-    for chunk in data.chunks():
+    for chunk in _ahead(data.chunks()):
         start = min(max(0, done - position), chunk.n_rows)
         while start < chunk.n_rows:
             stop = min(start + SLICE_ROWS, chunk.n_rows)
@@ -586,6 +601,20 @@ def _slices(data: DataFile, done: int) -> Iterator[_Slice]:
             start = stop
         position += chunk.n_rows
         fraction = chunk.fraction
+
+
+def _ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """The same items, each made in a thread while the caller is busy with the one before it.
+
+    Parsing and the database's work leave Python's lock to each other most of the time. Nothing is left
+    running when the caller stops before the end.
+    """
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="import-reader") as thread:
+        coming: Future[Any] = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
 
 
 def _patiently(action: Callable[[], _T], check: Callable[[], None]) -> _T:
@@ -603,7 +632,7 @@ def _patiently(action: Callable[[], _T], check: Callable[[], None]) -> _T:
 def _bad_rows(survey: ImportResult) -> str:
     return (
         f"{survey.counts.rejected:,} of {survey.rows:,} rows are wrong, so nothing was stored. Correct them, "
-        "or import the good rows alone with on_error=skip."
+        "or import the good rows alone with on_error=skip (on the command line: --on-error skip)."
     )
 
 
@@ -620,6 +649,10 @@ def _locked(session: Session, import_id: int) -> Import:
 
 def _counts(record: Import) -> Counts:
     return Counts(record.inserted, record.updated, record.unchanged, record.superseded, record.rejected)
+
+
+def _bad_row(error: FieldError) -> dict[str, str]:
+    return {"location": error.location, "message": error.message}
 
 
 def _errors(record: Import) -> tuple[FieldError, ...]:

@@ -17,6 +17,8 @@ BLOCK_BYTES = 2 * 1024**2  # read at a time, and the longest line
 SAMPLE_BYTES = 64 * 1024  # looked at to recognise a format
 PIECE_BYTES = 256 * 1024  # asked of an unpacker at once
 
+SHORTEST_GZIP = 18  # bytes: its header, and the sum and size behind its content
+
 # The directory of a zip is read in one go: this bounds it to some 20,000 members.
 LARGEST_ZIP_READ = 1024**2  # bytes
 
@@ -97,6 +99,23 @@ def container(path: Path) -> str:
     if magic[:2] == b"\x1f\x8b":
         return "gzip"
     return "zip" if magic in (b"PK\x03\x04", b"PK\x05\x06") else "plain"
+
+
+def refuse_large_gzip(path: Path, unpacked_limit: int) -> None:
+    """Raise `TooLarge` when this is a gzip file that ends by saying that it unpacks to more, and does.
+
+    What it says is the size of its last member, modulo 4 GiB, so it may be silent; of a file that is cut off
+    it is anything, so it is unpacked before it is believed. Raises `InvalidInput` when it cannot be.
+    """
+    if container(path) != "gzip" or path.stat().st_size < SHORTEST_GZIP:
+        return
+    with path.open("rb") as file:
+        file.seek(-4, io.SEEK_END)
+        says = int.from_bytes(file.read(4), "little")
+    if says > unpacked_limit:
+        with opened(path, unpacked_limit=unpacked_limit) as source:
+            while source.block():
+                pass
 
 
 @contextmanager

@@ -10,9 +10,8 @@ import csv
 import io
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -21,21 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
+    ColumnElement,
     Connection,
     CursorResult,
     Double,
     MetaData,
     and_,
+    any_,
     bindparam,
     delete,
-    false,
     func,
     insert,
     literal,
     literal_column,
-    not_,
     or_,
     select,
     text,
@@ -95,10 +93,22 @@ COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END = b"\xff\xff"
 
 # Elements of PostgreSQL's arrays in that format: their size in bytes, and the value.
-ELEMENT_OF_KEYS = np.dtype([("size", ">i4"), ("value", ">i8")])
+ELEMENT_OF_INTEGERS = np.dtype([("size", ">i4"), ("value", ">i8")])
 ELEMENT_OF_STARS = np.dtype([("size", ">i4"), ("value", ">f4")])
+ELEMENT_OF_DOUBLES = np.dtype([("size", ">i4"), ("value", ">f8")])
 
-STATEMENT_ROWS = 200  # in one INSERT on SQLite
+# Rows in one statement on SQLite, to which a statement costs more than a row: as many as fit, then the rest.
+STATEMENT_ROWS = (500, 20, 1)
+SQLITE_UPSERT = (
+    "ON CONFLICT (user_key, movie_key) DO UPDATE SET stars = excluded.stars, rated_at = excluded.rated_at"
+)
+
+# On PostgreSQL a batch with so many ratings a user reads all that its users have, as long as that is not more
+# than so many times what the batch has: reading on costs a fifth of looking a pair up.
+DENSE_RATINGS = 5
+DENSE_TIMES = 4
+
+TALLIES_AT_ONCE = 50  # of batches, added up together
 
 # Ratings fetched from the driver at a time while a snapshot is read.
 FETCH_ROWS = 100_000
@@ -215,8 +225,8 @@ class Snapshot:
     newest: int | None
 
 
-# Ratings by integer keys that may meet stored ones. It lives in the connection's temporary space and is
-# emptied by every commit: nothing ever vacuums a temporary table of PostgreSQL.
+# Ratings by integer keys that are to be upserted on PostgreSQL. It lives in the connection's temporary space
+# and is emptied by every commit: nothing ever vacuums a temporary table.
 _staged = StagingTable(
     "staged_ratings",
     MetaData(),
@@ -224,30 +234,48 @@ _staged = StagingTable(
     Column("movie_key", BigInteger, nullable=False),
     Column("stars", Double, nullable=False),
     Column("rated_at", BigInteger, nullable=False),
-    Column("untimed", Boolean, nullable=False, server_default=false()),
     prefixes=["TEMPORARY"],
     postgresql_on_commit="DELETE ROWS",
 )
 
 
-@dataclass
+# How many ratings movies have: their keys, each once, and the numbers; int64 (k,) both.
+_Tally = tuple[NDArray[np.int64], NDArray[np.int64]]
+_NO_TALLY: _Tally = (np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 class Series:
     """What many batches, each in a transaction of its own, need not look up or write again and again.
 
     Attributes:
         movie_keys: keys that were found, by id: movies are never deleted.
-        inserted: ratings that were inserted and committed, by movie key.
-        pending: those of the last batch, which may still be rolled back; `committed` adds them.
     """
 
-    movie_keys: dict[str, int] = field(default_factory=dict)
-    inserted: Counter[int] = field(default_factory=Counter)
-    pending: Counter[int] = field(default_factory=Counter)
+    def __init__(self) -> None:
+        self.movie_keys: dict[str, int] = {}
+        self._sums = _NO_TALLY
+        self._committed: list[_Tally] = []
+        self._pending = _NO_TALLY
+
+    def note(self, tally: "_Tally") -> None:
+        """So many ratings of each movie were inserted by a batch, which may still be rolled back."""
+        self._pending = tally
 
     def committed(self) -> None:
         """The transaction of the last batch has ended well."""
-        self.inserted.update(self.pending)
-        self.pending = Counter()
+        self._committed.append(self._pending)
+        self._pending = _NO_TALLY
+        if len(self._committed) >= TALLIES_AT_ONCE:
+            self._add_up()
+
+    def inserted(self) -> dict[int, int]:
+        """Ratings that were inserted and committed, by movie key."""
+        self._add_up()
+        return _by_movie(self._sums)
+
+    def _add_up(self) -> None:
+        self._sums = _added_up([self._sums, *self._committed])
+        self._committed = []
 
 
 def store(
@@ -281,46 +309,70 @@ def store(
     # Nobody else can have stored a rating under a key that this transaction has made: no need to look.
     is_new = are_new[batch.user_codes[kept]]
     fresh, others = kept[is_new], kept[~is_new]
-    connection = session.connection()
     columns = {"user_key": user_keys, "movie_key": movie_keys, "stars": batch.stars, "rated_at": rated_at}
     if len(fresh):
-        _load(connection, "ratings", {name: column[fresh] for name, column in columns.items()})
+        _load(session.connection(), "ratings", _at(columns, fresh))
     counts = Counts(inserted=len(fresh), superseded=len(batch) - len(kept))
     if len(others):
-        connection.execute(CreateTable(_staged, if_not_exists=True))
-        connection.execute(delete(_staged))
-        if untimed[others].any():
-            columns["untimed"] = untimed
-        _load(connection, _staged.name, {name: column[others] for name, column in columns.items()})
-        merged, movies_of_inserted = _merge_staged(session, len(others))
+        merged, absent = _merge(session, _at(columns, others), untimed[others])
         counts += merged
-    else:
-        movies_of_inserted = Counter()
-    movies_of_inserted.update(dict(zip(*_tally(movie_keys[fresh]), strict=True)))
+        fresh = np.concatenate((fresh, others[absent]))
+    n_ratings = np.bincount(batch.movie_codes[fresh], minlength=len(batch.movie_ids))
+    tally = (keys_of_movies[n_ratings > 0], n_ratings[n_ratings > 0])
     if series is None:
-        add_popularity(session, movies_of_inserted)
+        add_popularity(session, _by_movie(tally))
     else:
-        series.pending = movies_of_inserted
+        series.note(tally)
     _note_change(session, inserted=counts.inserted, updated=counts.updated)
     return counts
 
 
-def _tally(keys: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """The keys that occur, and how often each does."""
-    found, n = np.unique(keys, return_counts=True)
-    return found.tolist(), n.tolist()
+def _by_movie(tally: _Tally) -> dict[int, int]:
+    keys, n_ratings = tally
+    return dict(zip(keys.tolist(), n_ratings.tolist(), strict=True))
+
+
+def _added_up(tallies: Sequence[_Tally]) -> _Tally:
+    keys, places = np.unique(np.concatenate([keys for keys, _ in tallies]), return_inverse=True)
+    n_ratings = np.concatenate([n_ratings for _, n_ratings in tallies])
+    return keys, np.bincount(places, n_ratings, len(keys)).astype(np.int64)
 
 
 def add_popularity(session: Session, n_ratings: Mapping[int, int]) -> None:
     """Add to the number of ratings that movies, by key, are said to have."""
-    statement = (
-        update(Movie)
-        .where(Movie.movie_key == bindparam("key"))
-        .values(n_ratings=Movie.n_ratings + bindparam("n"))
-    )
-    if n_ratings:  # in the order of their keys, so that two batches cannot wait for each other
+    _store_popularity(session, n_ratings, lambda n: Movie.n_ratings + n)
+
+
+def set_popularity(session: Session, n_ratings: Mapping[int, int]) -> None:
+    """Set the number of ratings that movies, by key, are said to have."""
+    _store_popularity(session, n_ratings, lambda n: n)
+
+
+def _store_popularity(
+    session: Session, n_ratings: Mapping[int, int], becomes: Callable[[ColumnElement[Any]], Any]
+) -> None:
+    """Change rows in the order of their keys, so that two batches cannot wait for each other."""
+    keys = sorted(n_ratings)
+    numbers = [n_ratings[key] for key in keys]
+    if _is_postgresql(session) and len(keys) > 1:
+        # In one statement instead of one a movie; it updates in any order, so the locks are taken before.
+        of_keys = literal(keys, postgresql.ARRAY(BigInteger))
+        locked = select(Movie.movie_key).where(Movie.movie_key == any_(of_keys)).order_by(Movie.movie_key)
+        session.execute(locked.with_for_update())
+        given = (
+            func.unnest(of_keys, literal(numbers, postgresql.ARRAY(BigInteger)))
+            .table_valued(Column("key", BigInteger), Column("n", BigInteger))
+            .render_derived()
+        )
+        statement = update(Movie).where(Movie.movie_key == given.c.key)
+        session.execute(
+            statement.values(n_ratings=becomes(given.c.n)).execution_options(synchronize_session=False)
+        )
+    elif keys:
+        statement = update(Movie).where(Movie.movie_key == bindparam("key"))
         session.connection().execute(
-            statement, [{"key": key, "n": n} for key, n in sorted(n_ratings.items())]
+            statement.values(n_ratings=becomes(bindparam("n"))),
+            [{"key": key, "n": number} for key, number in zip(keys, numbers, strict=True)],
         )
 
 
@@ -644,7 +696,7 @@ def _copied_blocks(driver: Any) -> Iterator[_Block]:
                 continue
             # 2 bytes count the fields, 4 the bytes of each; an array has 20 bytes in front of its elements.
             middle = 14 + 4 + int.from_bytes(row[14:18], "big")
-            keys = np.frombuffer(row[38:middle], ELEMENT_OF_KEYS)["value"].astype(np.int64)
+            keys = np.frombuffer(row[38:middle], ELEMENT_OF_INTEGERS)["value"].astype(np.int64)
             given = np.frombuffer(row[middle + 24 :], ELEMENT_OF_STARS)["value"].astype(np.float32)
             order = np.argsort(keys)
             users.append(int.from_bytes(row[6:14], "big"))
@@ -669,16 +721,20 @@ def _newest_of_each_pair(
     user_keys: NDArray[np.int64], movie_keys: NDArray[np.int64], rated_at: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Which ratings to store, in the order of their keys: of equal times the last received."""
-    if max(user_keys.max(), movie_keys.max()) < 2**31:
-        order = np.argsort(user_keys << 31 | movie_keys)  # by one number: several times as quick
-    else:
-        order = np.lexsort((movie_keys, user_keys))
+    order = _order_of_pairs(user_keys, movie_keys)
     repeats = (np.diff(user_keys[order]) == 0) & (np.diff(movie_keys[order]) == 0)
     if not repeats.any():
         return order
     order = np.lexsort((np.arange(len(order)), rated_at, movie_keys, user_keys))
     kept: NDArray[np.int64] = order[np.append(~repeats, True)]
     return kept
+
+
+def _order_of_pairs(user_keys: NDArray[np.int64], movie_keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions by ascending user and movie key."""
+    if max(user_keys.max(), movie_keys.max()) < 2**31:
+        return np.argsort(user_keys << 31 | movie_keys)  # by one number: several times as quick
+    return np.lexsort((movie_keys, user_keys))
 
 
 def _keys_of(
@@ -693,10 +749,16 @@ def _keys_of(
     Missing rows are inserted in the order of their ids, so that two batches cannot wait for each other.
     """
     known = {} if remembered is None else remembered
-    # Only what is stored for good is remembered: rows that are made here may be rolled back.
-    known.update(_lookup(session, table, [one for one in ids if one not in known]))
+    found = [known.get(one) for one in ids] if known else [None] * len(ids)
     made: dict[str, int] = {}
-    missing = sorted(one for one in ids if one not in known)
+    missing: list[str] = []
+    if None in found:
+        # Only what is stored for good is remembered: rows that are made here may be rolled back.
+        known.update(
+            _lookup(session, table, [one for one, key in zip(ids, found, strict=True) if key is None])
+        )
+        found = [known.get(one) for one in ids]
+        missing = sorted(one for one, key in zip(ids, found, strict=True) if key is None)
     if missing:
         key, name = _key_and_name(table)
         rest: dict[str, Any] = {"created_at": now}
@@ -716,9 +778,12 @@ def _keys_of(
         )
         made = dict(session.execute(insert).all())
         # Another writer was quicker with the rest: it has committed, so that they can be read now.
-        known = known | made | _lookup(session, table, [one for one in missing if one not in made])
-    keys = np.fromiter((known[one] for one in ids), dtype=np.int64, count=len(ids))
-    return keys, np.fromiter((one in made for one in ids), dtype=np.bool_, count=len(ids))
+        of_missing = made | _lookup(session, table, [one for one in missing if one not in made])
+        found = [of_missing[one] if key is None else key for one, key in zip(ids, found, strict=True)]
+    is_made = np.zeros(len(ids), np.bool_)
+    if made:
+        is_made = np.array([one in made for one in ids], np.bool_)
+    return np.array(found, np.int64), is_made
 
 
 def _lookup(session: Session, table: type[User] | type[Movie], ids: Sequence[str]) -> dict[str, int]:
@@ -743,8 +808,18 @@ def _ids_of(session: Session, table: type[User] | type[Movie], keys: NDArray[np.
     return [found[number] for number in keys.tolist()]
 
 
-def _load(connection: Connection, table: str, columns: dict[str, NDArray[Any]]) -> None:
-    """Insert rows, given by column, by the quickest way that the driver has."""
+def _at(columns: dict[str, NDArray[Any]], positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    return {name: column[positions] for name, column in columns.items()}
+
+
+def _load(
+    connection: Connection, table: str, columns: dict[str, NDArray[Any]], on_conflict: str = ""
+) -> None:
+    """Insert rows, given by column, by the quickest way that the driver has.
+
+    Args:
+        on_conflict: what SQLite shall do with a row that is there; COPY has no such thing.
+    """
     names = ", ".join(columns)
     n_rows, n_columns = len(next(iter(columns.values()))), len(columns)
     driver: Any = connection.connection.driver_connection
@@ -761,90 +836,182 @@ def _load(connection: Connection, table: str, columns: dict[str, NDArray[Any]]) 
         with driver.cursor().copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
             copy.write(COPY_HEADER + rows.tobytes() + COPY_END)
         return
-    values: list[Any] = [None] * (n_rows * n_columns)
-    for number, column in enumerate(columns.values()):
-        values[number::n_columns] = column.tolist()
-    # Many rows in one statement: a statement costs SQLite more than a row.
+    for values, parameters in _statements(list(columns.values())):
+        driver.executemany(f"INSERT INTO {table} ({names}) {values} {on_conflict}", parameters)
+
+
+def _statements(columns: Sequence[NDArray[Any]]) -> Iterator[tuple[str, list[list[Any]]]]:
+    """The rows as `VALUES (?, …), …` of SQLite, with the parameters of every statement that begins so."""
+    n_rows, n_columns = len(columns[0]), len(columns)
+    flat: list[Any] = [None] * (n_rows * n_columns)
+    for number, values in enumerate(columns):
+        flat[number::n_columns] = values.tolist()
     row = f"({', '.join('?' * n_columns)})"
-    whole = n_rows // STATEMENT_ROWS * STATEMENT_ROWS
-    for start, stop, at_once in ((0, whole, STATEMENT_ROWS), (whole, n_rows, 1)):
+    start = 0
+    for at_once in STATEMENT_ROWS:
+        stop = start + (n_rows - start) // at_once * at_once
+        step = at_once * n_columns
         if start < stop:
-            step = at_once * n_columns
-            driver.executemany(
-                f"INSERT INTO {table} ({names}) VALUES {', '.join([row] * at_once)}",
-                [values[i : i + step] for i in range(start * n_columns, stop * n_columns, step)],
-            )
+            parameters = [flat[i : i + step] for i in range(start * n_columns, stop * n_columns, step)]
+            yield f"VALUES {', '.join([row] * at_once)}", parameters
+        start = stop
 
 
-def _merge_staged(session: Session, n_staged: int) -> tuple[Counts, Counter[int]]:
-    """Upsert what is staged; say what became of it, and how many ratings are new by movie key.
+def _merge(
+    session: Session, columns: dict[str, NDArray[Any]], untimed: NDArray[np.bool_]
+) -> tuple[Counts, NDArray[np.bool_]]:
+    """Upsert ratings, each pair once, in the order of their keys; say what became of them.
 
-    The latter, only for popularity, does not see what others insert at this very moment.
+    Returns:
+        The counts, and which ratings were not there: bool (n,). The latter, only for popularity, does not see
+        what others insert at this very moment.
     """
-    stored = Rating.__table__.c
-    pair = and_(stored.user_key == _staged.c.user_key, stored.movie_key == _staged.c.movie_key)
-    is_known = stored.user_key.is_not(None)
-    # A rating without a time that says what is stored already must not even change the time.
-    changes = and_(
-        or_(
-            stored.rated_at < _staged.c.rated_at,
-            and_(stored.rated_at == _staged.c.rated_at, stored.stars != _staged.c.stars),
-        ),
-        not_(and_(_staged.c.untimed, stored.stars == _staged.c.stars)),
-    )
-    is_older = and_(
-        stored.rated_at > _staged.c.rated_at, not_(and_(_staged.c.untimed, stored.stars == _staged.c.stars))
-    )
-    met = _staged.outerjoin(Rating.__table__, pair)
-    n_known, n_changes, superseded = session.execute(
-        select(
-            func.count(stored.user_key), func.count().filter(changes), func.count().filter(is_older)
-        ).select_from(met)
-    ).one()
-    inserted, updated = n_staged - n_known, n_changes
-    of_inserted: Counter[int] = Counter()
-    if inserted:
-        unknown = select(_staged.c.movie_key, func.count()).select_from(met).where(not_(is_known))
-        of_inserted.update(dict(session.execute(unknown.group_by(_staged.c.movie_key)).all()))
-    if inserted + updated:
-        names = ["user_key", "movie_key", "stars", "rated_at"]
-        source = select(*(_staged.c[name] for name in names)).order_by(
-            _staged.c.user_key, _staged.c.movie_key
-        )
-        if inserted + updated < n_staged:
-            # PostgreSQL locks and logs every row that ON CONFLICT meets, also those that stay as they are.
-            source = source.select_from(met).where(or_(not_(is_known), changes))
-        else:
-            # SQLite cannot parse ON CONFLICT after a bare SELECT: it takes ON for a join's.
-            source = source.where(text("true"))
-        insert = _insert(session, Rating)
-        given = insert.excluded
-        upsert = insert.from_select(names, source).on_conflict_do_update(
-            index_elements=["user_key", "movie_key"],
-            set_={"stars": given.stars, "rated_at": given.rated_at},
-            where=or_(
-                stored.rated_at < given.rated_at,
-                and_(stored.rated_at == given.rated_at, stored.stars != given.stars),
-            ),
-        )
-        if _is_postgresql(session):
-            # Others write at the same time, so the statement itself must tell: a row that it made has no
-            # xmax.
-            written = upsert.returning(literal_column("(ratings.xmax = 0)").label("fresh")).cte("written")
-            is_fresh = func.count().filter(written.c.fresh)
-            inserted, n_written = session.execute(select(is_fresh, func.count()).select_from(written)).one()
-            if n_written < n_staged - n_known + n_changes:
-                superseded = session.scalar(select(func.count()).select_from(met).where(is_older)) or 0
-            updated = n_written - inserted
-        else:  # the only writer: nothing has changed since they were counted
-            session.execute(upsert)
+    is_absent, changes, is_older = _met(session, columns, untimed)
+    written = np.flatnonzero(is_absent | changes)
+    inserted, updated, superseded = (int(one.sum()) for one in (is_absent, changes, is_older))
+    if len(written) and _is_postgresql(session):
+        # Others write at the same time, so the statement itself must tell what it did.
+        inserted, updated = _upsert_postgresql(session, _at(columns, written))
+        if inserted + updated < len(written):
+            # Of what somebody has stored in between, the rest is older, or it says the same.
+            _, _, is_older_now = _met(session, _at(columns, written), untimed[written])
+            superseded += int(is_older_now.sum())
+    elif len(written):  # the only writer: nothing has changed since they were looked up
+        _load(session.connection(), "ratings", _at(columns, written), SQLITE_UPSERT)
     counts = Counts(
         inserted=inserted,
         updated=updated,
-        unchanged=n_staged - inserted - updated - superseded,
+        unchanged=len(untimed) - inserted - updated - superseded,
         superseded=superseded,
     )
-    return counts, of_inserted
+    return counts, is_absent
+
+
+def _met(
+    session: Session, columns: dict[str, NDArray[Any]], untimed: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which ratings are not there, which change what is there, and which are older than that; bool (n,)."""
+    stored_stars, stored_at = (_stored_postgresql if _is_postgresql(session) else _stored_sqlite)(
+        session, columns
+    )
+    is_absent = np.isnan(stored_stars)
+    other_stars = ~is_absent & (stored_stars != columns["stars"])
+    # A rating without a time that says what is stored already must not even change the time.
+    takes_part = ~is_absent & ~(untimed & ~other_stars)
+    at = columns["rated_at"]
+    changes = takes_part & ((stored_at < at) | ((stored_at == at) & other_stars))
+    return is_absent, changes, takes_part & (stored_at > at)
+
+
+def _stored_sqlite(
+    session: Session, columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Stars, NaN where there is no rating, and times of what is stored of these pairs: (n,) each."""
+    driver: Any = session.connection().connection.driver_connection
+    stars, rated_at = columns["stars"].copy(), columns["rated_at"].copy()
+    given = [np.arange(len(stars)), *columns.values()]
+    # Only what differs comes back: making Python's numbers costs more than comparing.
+    found: list[tuple[int, float | None, int | None]] = []
+    for values, parameters in _statements(given):
+        statement = (
+            f"SELECT given.column1, stored.stars, stored.rated_at FROM ({values}) AS given LEFT JOIN ratings "
+            "AS stored ON stored.user_key = given.column2 AND stored.movie_key = given.column3 "
+            "WHERE stored.stars IS NOT given.column4 OR stored.rated_at IS NOT given.column5"
+        )
+        for some in parameters:
+            found += driver.execute(statement, some).fetchall()
+    if found:
+        places, other_stars, other_times = zip(*found, strict=True)
+        stars[list(places)] = np.array(other_stars, np.float64)  # None becomes NaN
+        rated_at[list(places)] = [UNTIMED if time is None else time for time in other_times]
+    return stars, rated_at
+
+
+def _stored_postgresql(
+    session: Session, columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The same out of PostgreSQL, by COPY: all of the users' ratings, or those of the pairs."""
+    users, movies = columns["user_key"], columns["movie_key"]
+    n = len(users)
+    driver: Any = session.connection().connection.driver_connection
+    everyone = users[np.flatnonzero(np.diff(users, prepend=-1))]
+    found = None
+    if n >= DENSE_RATINGS * len(everyone):
+        most = DENSE_TIMES * n
+        found = _copied_ratings(
+            driver,
+            f"SELECT * FROM ratings WHERE user_key = ANY ({_array(everyone)}) LIMIT {most + 1}",
+        )
+        if len(found[0]) > most:
+            found = None
+    if found is None:
+        found = _copied_ratings(
+            driver,
+            f"SELECT ratings.* FROM unnest({_array(users)}, {_array(movies)}) AS given (user_key, movie_key) "
+            "JOIN ratings USING (user_key, movie_key)",
+        )
+    # Each pair occurs once among the given ones and at most once among the stored ones.
+    all_users, all_movies = np.concatenate((users, found[0])), np.concatenate((movies, found[1]))
+    order = _order_of_pairs(all_users, all_movies)
+    same = np.flatnonzero((np.diff(all_users[order]) == 0) & (np.diff(all_movies[order]) == 0))
+    given, stored = np.sort((order[same], order[same + 1]), axis=0)
+    stars, rated_at = np.full(n, np.nan), np.full(n, UNTIMED)
+    stars[given] = found[2][stored - n]
+    rated_at[given] = found[3][stored - n]
+    return stars, rated_at
+
+
+def _array(keys: NDArray[np.int64]) -> str:
+    """An array of SQL: COPY takes no parameters."""
+    return f"'{{{','.join(map(str, keys.tolist()))}}}'::bigint[]"
+
+
+def _copied_ratings(
+    driver: Any, query: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """User keys, movie keys, stars and times of the ratings that a query finds, in any order."""
+    arrays = "array_agg(user_key), array_agg(movie_key), array_agg(stars), array_agg(rated_at)"
+    with driver.cursor().copy(
+        f"COPY (SELECT {arrays} FROM ({query}) AS found) TO STDOUT (FORMAT BINARY)"
+    ) as copy:
+        row = b"".join(map(bytes, copy)).removeprefix(COPY_HEADER)
+    found: list[NDArray[Any]] = []
+    position = 2  # behind the number of fields
+    elements = (ELEMENT_OF_INTEGERS, ELEMENT_OF_INTEGERS, ELEMENT_OF_DOUBLES, ELEMENT_OF_INTEGERS)
+    for element in elements:
+        size = int.from_bytes(row[position : position + 4], "big", signed=True)
+        position += 4
+        # An array has 20 bytes in front of its elements; no array at all has the size -1.
+        field_ = row[position + 20 : position + max(size, 20)]
+        found.append(np.frombuffer(field_, element)["value"].astype(element["value"].newbyteorder("=")))
+        position += max(size, 0)
+    users, movies, stars, rated_at = found
+    return users, movies, stars, rated_at
+
+
+def _upsert_postgresql(session: Session, columns: dict[str, NDArray[Any]]) -> tuple[int, int]:
+    """Insert ratings, or replace stored ones that are not newer; how many were inserted and updated."""
+    connection = session.connection()
+    connection.execute(CreateTable(_staged, if_not_exists=True))
+    connection.execute(delete(_staged))
+    _load(connection, _staged.name, columns)
+    stored = Rating.__table__.c
+    source = select(*(_staged.c[name] for name in columns)).order_by(_staged.c.user_key, _staged.c.movie_key)
+    insert = _insert(session, Rating)
+    given = insert.excluded
+    upsert = insert.from_select(list(columns), source).on_conflict_do_update(
+        index_elements=["user_key", "movie_key"],
+        set_={"stars": given.stars, "rated_at": given.rated_at},
+        where=or_(
+            stored.rated_at < given.rated_at,
+            and_(stored.rated_at == given.rated_at, stored.stars != given.stars),
+        ),
+    )
+    # A row that the statement made has no xmax.
+    written = upsert.returning(literal_column("(ratings.xmax = 0)").label("fresh")).cte("written")
+    is_fresh = func.count().filter(written.c.fresh)
+    inserted, n_written = session.execute(select(is_fresh, func.count()).select_from(written)).one()
+    return inserted, n_written - inserted
 
 
 def _hold_erasures(session: Session) -> None:
@@ -861,6 +1028,9 @@ def _hold_erasures(session: Session) -> None:
                 func.pg_advisory_xact_lock_shared(ERASURE_LOCK),
                 func.set_config("enable_hashjoin", "off", True),
                 func.set_config("enable_mergejoin", "off", True),
+                func.set_config("enable_seqscan", "off", True),
+                # Wrong estimates also make it compile what is done in milliseconds.
+                func.set_config("jit", "off", True),
             )
         )
 

@@ -63,7 +63,7 @@ def test_every_part_reports_times_and_ratios_as_json() -> None:
 
 def test_imports_are_measured_on_both_databases(postgres: Cluster) -> None:
     url = postgres.create_database("measured")
-    scale = imports.Scale(shape=(20, 40, 300), rounds=1, titles=200, ceiling_rows=100)
+    scale = imports.Scale(shape=(20, 40, 300), rounds=1, titles=200)
     said: list[str] = []
     report = imports.measure_imports(scale, postgresql=url, on_progress=said.append)
     values = json.loads(json.dumps(report.as_dict(), allow_nan=False))

@@ -100,12 +100,15 @@ def test_parts_of_words_are_found_and_a_new_title_by_its_own_words_only(database
     assert found(database, query="y" * 1000) == ["3"]
 
 
-@pytest.mark.parametrize(("few", "many"), [(0, 0), (0, 5), (3, 5), (50, 100)])
+@pytest.mark.parametrize(
+    ("few", "many", "common"), [(0, 0, 0), (0, 5, 0), (0, 5, 7), (3, 5, 0), (3, 5, 20), (50, 100, 200)]
+)
 def test_rare_and_common_words_are_found_alike(
-    few: int, many: int, database: Database, monkeypatch: pytest.MonkeyPatch
+    few: int, many: int, common: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalogue, "FEW_MOVIES", few)
     monkeypatch.setattr(catalogue, "MANY_MOVIES", many)
+    monkeypatch.setattr(catalogue, "COMMON_MOVIES", common)
     store(
         database,
         *(
@@ -115,9 +118,11 @@ def test_rare_and_common_words_are_found_alike(
     )
     with database.writing() as session:
         keys = {movie.movie_id: movie.movie_key for movie in catalogue.of_ids(session, ["3", "9"]).values()}
-        catalogue.store_popularity(session, {keys["3"]: 5, keys["9"]: 70})
+        ratings.set_popularity(session, {keys["3"]: 5, keys["9"]: 70})
     assert found(database, query="the blue c") == ["9", "3"]
     assert found(database, query="CA blu") == ["9", "3"]
+    assert found(database, query="red bat") == ["8", "2"]
+    assert found(database, query="th the bl blue red") == []
     assert found(database, query="the")[:2] == ["9", "3"]
     assert len(found(database, query="t")) == 10
 

@@ -50,3 +50,20 @@ def test_columns_that_are_not_there_end_with_a_message(
         cli.main(["import", str(file), "--columns", "user=uid"])
     assert exit_.value.code == 2
     assert "'who', 'what', 'mark'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_small_database")
+def test_rows_that_are_left_out_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "marks.csv"
+    file.write_text("user,movie,stars\n" + "1,2,3\n" + "1,2,many\n" * 103)
+    result = CliRunner().invoke(cli.app, ["import", str(file), "--on-error", "skip"])
+    assert result.exit_code == 0, result.output
+    assert "104 rows: 1 inserted, 0 updated, 0 unchanged, 0 superseded, 103 rejected" in result.output
+    assert "line 3: stars 'many' are not a number" in result.stderr
+    assert result.stderr.count("left out") == 100
+    assert "and 3 more" in result.stderr
+    as_json = CliRunner().invoke(cli.app, ["import", str(file), "--on-error", "skip", "--json"])
+    assert json.loads(as_json.stdout)[0]["errors"][0] == {
+        "location": "line 3",
+        "message": "stars 'many' are not a number",
+    }

@@ -693,6 +693,38 @@ def test_import_file_refuses_or_skips_bad_rows(
     assert result["errors"][0]["location"] == "line 6"
 
 
+def test_a_file_is_read_one_chunk_ahead_in_a_thread() -> None:
+    made: list[int] = []
+    threads: set[str] = set()
+
+    def items() -> Iterator[int]:
+        for number in range(4):
+            made.append(number)
+            threads.add(threading.current_thread().name)
+            yield number
+        raise ValueError("the end is torn off")
+
+    taken: list[int] = []
+
+    def take_all() -> None:
+        for number in imports._ahead(items()):
+            taken.append(number)
+            assert len(made) <= number + 2
+
+    with pytest.raises(ValueError, match="torn off"):
+        take_all()
+    assert taken == [0, 1, 2, 3]
+    assert threading.current_thread().name not in threads
+    assert len(threads) == 1
+
+    made.clear()
+    some = imports._ahead(items())
+    assert next(some) == 0
+    some.close()  # type: ignore[attr-defined]
+    assert made in ([0], [0, 1])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("import-reader")]
+
+
 def test_a_file_that_changes_under_our_hands_is_noticed(
     database: Database, settings: Settings, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Upserts where the newest wins, counts that add up, arrays that say what the rows say."""
 
 import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -96,6 +97,48 @@ def test_a_mixed_batch_is_counted_row_by_row(database: Database) -> None:
     )
     assert counts == Counts(inserted=1, updated=1, unchanged=2, superseded=2)
     assert counts.total == 6
+
+
+@pytest.mark.parametrize(
+    ("dense", "times", "statement"),
+    [(0, 10**6, (1,)), (0, 0, (500, 20, 1)), (10**6, 4, (7, 3, 1))],
+    ids=["users", "users, too many", "pairs"],
+)
+def test_many_batches_do_what_one_rating_at_a_time_would(
+    dense: int, times: int, statement: tuple[int, ...], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratings, "DENSE_RATINGS", dense)
+    monkeypatch.setattr(ratings, "DENSE_TIMES", times)
+    monkeypatch.setattr(ratings, "STATEMENT_ROWS", statement)
+    rng = np.random.default_rng(1)
+    expected_rows: dict[tuple[str, str], tuple[float, datetime]] = {}
+    for turn in range(6):
+        received = NOW + timedelta(hours=turn)
+        rows: list[Row] = []
+        expected = dict.fromkeys(Counts().as_dict(), 0)
+        for number in rng.permutation(300)[:150].tolist():
+            user, movie = f"u{number // 25}", f"m{number % 25}"
+            stars = float(rng.integers(1, 4))
+            time = None if rng.random() < 0.3 else NOW + timedelta(hours=int(rng.integers(-2, 8)))
+            rows.append((user, movie, stars, time))
+            at, known = time or received, expected_rows.get((user, movie))
+            if known is None:
+                became = "inserted"
+            elif known == (stars, at) or (time is None and known[0] == stars):
+                became = "unchanged"
+            else:
+                became = "superseded" if known[1] > at else "updated"
+            expected[became] += 1
+            if became in ("inserted", "updated"):
+                expected_rows[user, movie] = (stars, at)
+        with database.writing() as session:
+            counts = ratings.store(session, batch(*rows), received_at=received)
+        assert counts.as_dict() == expected
+    with database.reading() as session:
+        found = {(user, movie): (stars, at) for user, movie, stars, at in ratings.export(session)}
+        popular = dict(ratings.most_rated(session))
+    assert found == expected_rows
+    assert popular == Counter(movie for _, movie in expected_rows)
 
 
 def test_the_same_batch_again_changes_nothing(database: Database) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from app import imports
 from app.api.dependencies import DatabaseNow, Reading, SettingsNow, needs
-from app.api.problems import Mistake, declared
+from app.api.problems import BadRow, declared
 from app.api.schemas import CountsView, Cursor, Limit, Page
 from app.database import Database
 from app.errors import FieldError, InvalidInput, TooLarge
@@ -51,7 +51,7 @@ class ImportStateView(BaseModel):
     rows: int = Field(description="rows dealt with so far; the counts sum to it")
     rows_per_second: float | None = Field(description="on average since the import was started")
     counts: CountsView
-    errors: list[Mistake] = Field(description="the first 100 bad rows")
+    errors: list[BadRow] = Field(description="the first 100 bad rows")
     error: str | None
     created_at: datetime
     started_at: datetime | None
@@ -106,6 +106,7 @@ async def create_import(
 
     def submit() -> ImportView:
         try:
+            imports.refuse_oversized(spooled, settings, **options)
             return _submit(database, spooled, settings, file_name or sent_name, options)
         except BaseException:
             spooled.discard()
@@ -259,7 +260,7 @@ def _state(view: ImportView) -> ImportStateView:
         rows=view.rows,
         rows_per_second=view.rows_per_second,
         counts=CountsView.model_validate(view.counts),
-        errors=[Mistake(location=one.location, message=one.message) for one in view.errors],
+        errors=[BadRow(location=one.location, message=one.message) for one in view.errors],
         error=view.error,
         created_at=view.created_at,
         started_at=view.started_at,

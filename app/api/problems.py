@@ -45,6 +45,13 @@ class Candidate(BaseModel):
     year: int | None
 
 
+class BadRow(BaseModel):
+    """A row of a file, and what is wrong with it."""
+
+    location: str = Field(examples=["line 17"])
+    message: str = Field(examples=["stars 'five' are not a number"])
+
+
 class Mistake(BaseModel):
     """One thing that is wrong with the input."""
 

@@ -2,10 +2,10 @@
 
 Made-up ratings are written to a CSV file in MovieLens' format and imported the way `harmonium import` does
 it, each time into a fresh database and in a process of its own, so that its memory is its own. In turns with
-that, the driver itself upserts the same ratings, as integer keys, in the same order and the same number of
-rows a transaction, into a table of the same shape in the same database: the ceiling. Its clock stands still
-while Python rows are made. While a file is imported for the first time, another process stores one rating
-every tenth of a second through the code that answers a `PUT`.
+that, the driver itself upserts the same ratings, all of them, as integer keys, in the same order and the same
+number of rows a transaction, into a table of the same shape in another fresh database: the ceiling. Its clock
+stands still while Python rows are made. While a file is imported for the first time, another process stores
+one rating every tenth of a second through the code that answers a `PUT`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
@@ -65,13 +66,11 @@ class Scale:
         shape: users, movies and ratings of the file.
         rounds: turns of ceiling and import.
         titles: movies of the catalogue that is searched.
-        ceiling_rows: ratings that the ceiling is measured with, at most.
     """
 
     shape: tuple[int, int, int] = (6_040, 3_706, 1_000_000)
     rounds: int = 3
     titles: int = 90_000
-    ceiling_rows: int = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -162,11 +161,16 @@ class ImportReport:
 
 
 def measure_imports(
-    scale: Scale, *, postgresql: str | None, on_progress: Progress = lambda words: None
+    scale: Scale,
+    *,
+    postgresql: str | None,
+    sqlite: bool = True,
+    on_progress: Progress = lambda words: None,
 ) -> ImportReport:
     """Measure SQLite in a temporary folder and, if it is given, PostgreSQL in databases of our own.
 
     Args:
+        sqlite: False leaves SQLite out.
         postgresql: the URL of a database on the server; whoever it names must be allowed to create others.
         on_progress: is told what is being measured.
 
@@ -179,7 +183,7 @@ def measure_imports(
         on_progress(f"making up {scale.shape[2]:,} ratings")
         file = folder / "ratings.csv"
         _in_process(write_file, file, scale.shape)
-        places = [lambda: _sqlite(folder)]
+        places = [lambda: _sqlite(folder)] if sqlite else []
         if postgresql is not None:
             places.append(lambda: _postgresql(postgresql))
         for place in places:
@@ -212,10 +216,12 @@ def _measure(place: Callable[[], Any], file: Path, scale: Scale, on_progress: Pr
     ceilings, firsts, seconds, agains, puts = [], [], [], [], []
     memory = 0
     for round_ in range(scale.rounds):
+        # In a database of its own: the import would fill what a dropped table leaves behind.
         with place() as url, _opened(url) as database:
             name = _name_of(database)
             on_progress(f"{name}: the driver's upsert, round {round_ + 1} of {scale.rounds}")
-            ceilings.append(_in_process(_ceiling, url, file, scale.ceiling_rows))
+            ceilings.append(_in_process(_ceiling, url, file))
+        with place() as url, _opened(url) as database:
             before = _size(database)
             on_progress(f"{name}: first import")
             with _puts(url) as taken:
@@ -296,7 +302,7 @@ def _fill_catalogue(url: str, n_titles: int) -> None:
         popularity = np.minimum(np.random.default_rng(0).zipf(1.3, len(found)), 10**6).tolist()
         with database.writing() as session:
             keys = (movie.movie_key for movie in found.values())
-            catalogue.store_popularity(session, dict(zip(keys, popularity, strict=True)))
+            ratings.set_popularity(session, dict(zip(keys, popularity, strict=True)))
         if not database.is_sqlite:
             with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("ANALYZE movies, movie_words"))  # autovacuum does it within a minute
@@ -336,18 +342,15 @@ def _word(rank: int) -> str:
     return letters + "aeiou"[rank % 5] * (rank % 3)
 
 
-def _ceiling(url: str, file: Path, most: int) -> float:
+def _ceiling(url: str, file: Path) -> float:
     """Ratings a second that the driver upserts, sorted by key, `SLICE_ROWS` in a transaction."""
-    table = np.loadtxt(file, delimiter=",", skiprows=1, max_rows=most, dtype=np.float64)
-    users, movies = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64)
-    columns = (users, movies, table[:, 2], table[:, 3].astype(np.int64) * 1_000_000)
+    table = pd.read_csv(file, dtype={"userId": "int64", "movieId": "int64", "rating": "float64"})
+    columns = (table.userId, table.movieId, table.rating, table.timestamp * 1_000_000)
     with _opened(url) as database, closing(database.engine.raw_connection()) as connection:
         driver: Any = connection.driver_connection
         upsert = _upsert_sqlite if database.is_sqlite else _upsert_postgresql
-        seconds = upsert(driver, columns)
-        driver.execute("DROP TABLE ceiling")
-        driver.commit()
-    return len(users) / seconds
+        seconds = upsert(driver, tuple(column.to_numpy() for column in columns))
+    return len(table) / seconds
 
 
 def _upsert_sqlite(driver: sqlite3.Connection, columns: tuple[NDArray[Any], ...]) -> float:

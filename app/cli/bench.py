@@ -69,6 +69,7 @@ def bench_import(
             "HARMONIUM_DATABASE_URL, where that is one."
         ),
     ] = None,
+    sqlite: Annotated[bool, typer.Option("--sqlite/--no-sqlite", help="Measure SQLite.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here, too.")] = None,
 ) -> None:
     """Time imports beside the database drivers themselves, and what is read and written meanwhile."""
@@ -76,11 +77,13 @@ def bench_import(
     if postgresql is None and settings.database_url.startswith("postgresql"):
         postgresql = settings.database_url
     if postgresql is None:
+        if not sqlite:
+            raise typer.BadParameter("Nothing is left to measure: give PostgreSQL's URL with --postgresql.")
         say("PostgreSQL is left out: give its URL with --postgresql.")
     # As many ratings a user and a movie as MovieLens' sets of that size have.
     shape = (max(50, rows // 154), max(300, round(59_000 * (rows / 25_000_000) ** 0.5)), rows)
     report = imports.measure_imports(
-        imports.Scale(shape=shape, rounds=rounds), postgresql=postgresql, on_progress=say
+        imports.Scale(shape=shape, rounds=rounds), postgresql=postgresql, sqlite=sqlite, on_progress=say
     )
     _show(report, json_file)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app import catalogue, imports, ratings
-from app.cli.terminal import AsJson, Bar, open_database, print_json, progress, read_settings, tell
+from app.cli.terminal import AsJson, Bar, open_database, print_json, progress, read_settings, say, tell
 from app.database import Database
 
 app = typer.Typer()
@@ -120,3 +120,7 @@ def _print_import(path: Path, result: dict[str, Any], seconds: float) -> None:
     )
     rate = result["rows"] / seconds if seconds else 0.0
     tell(f"{path.name}: {result['rows']} rows: {counts} ({seconds:.1f} s, {rate:,.0f} rows/s)")
+    for error in result["errors"]:
+        say(f"  left out, {error['location']}: {error['message']}")
+    if result["rejected"] > len(result["errors"]) > 0:
+        say(f"  and {result['rejected'] - len(result['errors']):,} more")

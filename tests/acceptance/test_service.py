@@ -1,5 +1,6 @@
 """The service as a newcomer starts it: real processes, the bundled demo, stopping in order."""
 
+import gzip
 import json
 import os
 import signal
@@ -127,6 +128,38 @@ def test_import_export_and_the_same_again(database_url: str, tmp_path: Path) -> 
     assert refused.returncode == 2
     assert "line 3" in refused.stderr
     assert json.loads(service.run("recommend", "a", "--json").stdout)["strategy"] == "popular"
+
+
+def test_a_client_that_goes_away_leaves_nothing_behind(database_url: str, tmp_path: Path) -> None:
+    with Service(tmp_path, database_url, with_worker=False) as service:
+        uploads = tmp_path / "spool"
+        with socket.create_connection(("127.0.0.1", service.port)) as client:
+            client.sendall(
+                b"POST /v1/imports HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n"
+                b"userId,movieId,rating\n1,2,3\n"
+            )
+            service.wait_until(lambda: len(list(uploads.glob("import-*"))) == 1, 20)
+        service.wait_until(lambda: not list(uploads.glob("import-*")), 20)
+        assert service.http.get("/v1/imports").json()["items"] == []
+
+
+def test_an_import_whose_worker_is_killed_ends_by_itself_and_right(database_url: str, tmp_path: Path) -> None:
+    n_rows = 400_000
+    file = "userId,movieId,rating\n" + "".join(f"{n // 100},{n % 100},{1 + n % 5}\n" for n in range(n_rows))
+    with Service(tmp_path, database_url) as service:
+        place = service.http.post("/v1/imports", content=gzip.compress(file.encode())).headers["Location"]
+
+        def state() -> dict[str, Any]:
+            return dict(service.http.get(place).json())
+
+        service.wait_until(lambda: state()["rows"] > 0, 60)
+        started = [line for line in service.log.read_text().splitlines() if "worker_process_started" in line]
+        os.kill(json.loads(started[-1])["pid"], signal.SIGKILL)
+        service.wait_until(lambda: state()["state"] in ("succeeded", "failed"), 90)
+        done = state()
+        assert (done["state"], done["rows"], done["counts"]["inserted"]) == ("succeeded", n_rows, n_rows)
+        assert service.http.get("/v1/movies", params={"limit": 1}).json()["items"][0]["movie_id"] == "99"
+        assert service.http.get("/v1/admin/ratings.csv").text.count("\n") == n_rows + 1
 
 
 def test_stopping_is_in_order_and_leaves_no_process_behind(database_url: str, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Files over HTTP: as the body or in a form, streamed to the spool, imported by the worker."""
 
 import gzip
+import io
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,26 @@ def test_a_file_that_the_disk_has_no_space_for_is_refused_and_leaves_nothing(set
     assert answer.headers["content-type"] == "application/problem+json"
     assert "HARMONIUM_DISK_RESERVE" in answer.json()["detail"]
     assert spooled(settings) == []
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zip"])
+def test_a_packed_file_that_says_it_unpacks_to_too_much_is_refused_at_once(
+    packing: str, settings: Settings
+) -> None:
+    limited = settings.model_copy(update={"unpacked_limit": len(CSV) - 1})
+    packed = io.BytesIO()
+    if packing == "zip":
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("ratings.csv", CSV)
+    else:
+        packed.write(gzip.compress(CSV))
+    with TestClient(create_app(limited), base_url="http://127.0.0.1") as client:
+        answer = client.post("/v1/imports", content=packed.getvalue())
+        assert answer.status_code == 413, answer.text
+        assert "HARMONIUM_UNPACKED_LIMIT" in answer.json()["detail"]
+        assert spooled(settings) == []
+        assert client.post("/v1/imports", content=gzip.compress(CSV[:-1])).status_code == 202
+        assert client.post("/v1/imports", content=b"\x1f\x8b").status_code == 202
 
 
 def test_a_file_at_the_limit_is_taken(small: TestClient) -> None:
