@@ -749,7 +749,7 @@ def _keys_of(
     Missing rows are inserted in the order of their ids, so that two batches cannot wait for each other.
     """
     known = {} if remembered is None else remembered
-    found = [known.get(one) for one in ids] if known else [None] * len(ids)
+    found: list[int | None] = [known.get(one) for one in ids]
     made: dict[str, int] = {}
     missing: list[str] = []
     if None in found:
