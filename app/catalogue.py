@@ -6,6 +6,7 @@ completes it, and every recommendation shows the title from then on.
 
 import csv
 import io
+import math
 import re
 import unicodedata
 from collections import defaultdict
@@ -47,13 +48,15 @@ EXPORT_ROWS = 5_000
 
 LONGEST_WORD = 64  # characters that words are told apart by
 
-# A word that begins words of more movies than this is met soon enough by looking at one movie after another,
-# the most popular first; a rarer one is looked up.
-FEW_MOVIES = 1_000
-# The same where movies must have something else, too, so that fewer of those with the word will do.
-MANY_MOVIES = 8_000
-# Of two words that begin words of no more movies than this, the movies that have both are looked up.
+# Movies that have a word are counted up to this number; what has more is common.
 COMMON_MOVIES = 16_000
+# What a search costs, measured on both databases, in looks at a movie: looking it up by its key, coming by it
+# on the way from the most popular one down, and reading an entry of `movie_words`.
+COST_OF_LOOKUP = 1.0
+COST_OF_STEP = 1.0
+COST_OF_WORD = 0.3
+# How many movies pass a filter by genre or year, for want of knowing better.
+FILTERED_SHARE = 0.1
 
 YEARS = range(1870, 2101)  # the first moving pictures, and announcements
 
@@ -285,7 +288,7 @@ def page(
     popularity: ColumnElement[int] = Movie.n_ratings.expression
     asked = _asked(query)
     conditions = list(_conditions(genre, year_from, year_to))
-    if (keys := _keys_to_look_up(session, asked, filtered=bool(conditions))) is not None:
+    if (keys := _keys_to_look_up(session, asked, wanted=limit + 1, filtered=bool(conditions))) is not None:
         # Not by the index of popularity: it would look at every movie, to see whether it is one of these.
         popularity = popularity + 0
         statement = statement.where(_is_among(session, keys))
@@ -453,10 +456,13 @@ def _asked(query: str) -> list[str]:
     ]
 
 
-def _keys_to_look_up(session: Session, asked: Sequence[str], *, filtered: bool) -> SelectBase | None:
+def _keys_to_look_up(
+    session: Session, asked: Sequence[str], *, wanted: int, filtered: bool
+) -> SelectBase | None:
     """The keys of movies that have the rarest or the two rarest of the words, to look at no others.
 
-    None when there are so many that it is quicker to look at one movie after another.
+    None when it is quicker to look at one movie after another, the most popular first, until `wanted` are
+    found. What is quicker is reckoned as if words did not depend on each other.
     """
     if not asked:
         return None
@@ -466,13 +472,24 @@ def _keys_to_look_up(session: Session, asked: Sequence[str], *, filtered: bool) 
         .scalar_subquery()
         for word in asked
     ]
-    n_words = dict(zip(asked, session.execute(select(*counts)).one(), strict=True))
-    by_number = sorted(asked, key=n_words.__getitem__)
-    keys = [select(MovieWord.movie_key).where(_begins(word)) for word in by_number[:2]]
-    rarest = n_words[by_number[0]]
-    if len(asked) > 1 and rarest > FEW_MOVIES and n_words[by_number[1]] <= COMMON_MOVIES:
-        return intersect(*keys)
-    return keys[0] if rarest <= (MANY_MOVIES if filtered or len(asked) > 1 else FEW_MOVIES) else None
+    last_key, *found = session.execute(
+        select(select(func.max(Movie.movie_key)).scalar_subquery(), *counts)
+    ).one()
+    n_movies = max(last_key or 1, *found)
+    by_number = sorted(zip(found, asked, strict=True))
+    share = (FILTERED_SHARE if filtered else 1.0) * math.prod(n / n_movies for n in found)
+    walk = COST_OF_STEP * min(n_movies, wanted / share if share else math.inf)
+
+    keys = [select(MovieWord.movie_key).where(_begins(word)) for _, word in by_number[:2]]
+    choices: list[tuple[float, SelectBase]] = []
+    numbers = [n for n, _ in by_number[:2]]
+    if numbers[0] <= COMMON_MOVIES:
+        choices.append((COST_OF_LOOKUP * numbers[0], keys[0]))
+    if len(numbers) == 2 and numbers[1] <= COMMON_MOVIES:
+        n_both = numbers[0] * numbers[1] / n_movies
+        choices.append((COST_OF_WORD * sum(numbers) + COST_OF_LOOKUP * n_both, intersect(*keys)))
+    cost, cheapest = min(choices, key=lambda choice: choice[0], default=(math.inf, None))
+    return cheapest if cost < walk else None
 
 
 def _is_among(session: Session, keys: SelectBase) -> ColumnElement[bool]:

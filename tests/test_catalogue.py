@@ -101,14 +101,22 @@ def test_parts_of_words_are_found_and_a_new_title_by_its_own_words_only(database
 
 
 @pytest.mark.parametrize(
-    ("few", "many", "common"), [(0, 0, 0), (0, 5, 0), (0, 5, 7), (3, 5, 0), (3, 5, 20), (50, 100, 200)]
+    ("common", "lookup", "step", "word"),
+    [(0, 1.0, 1.0, 1.0), (20, 1.0, 0.0, 1.0), (20, 0.0, 1.0, 1.0), (20, 1.0, 9.0, 0.0), (7, 1.0, 9.0, 0.1)],
+    ids=["all common", "one after another", "the rarest", "the two rarest", "some common"],
 )
 def test_rare_and_common_words_are_found_alike(
-    few: int, many: int, common: int, database: Database, monkeypatch: pytest.MonkeyPatch
+    common: int,
+    lookup: float,
+    step: float,
+    word: float,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(catalogue, "FEW_MOVIES", few)
-    monkeypatch.setattr(catalogue, "MANY_MOVIES", many)
     monkeypatch.setattr(catalogue, "COMMON_MOVIES", common)
+    monkeypatch.setattr(catalogue, "COST_OF_LOOKUP", lookup)
+    monkeypatch.setattr(catalogue, "COST_OF_STEP", step)
+    monkeypatch.setattr(catalogue, "COST_OF_WORD", word)
     store(
         database,
         *(
