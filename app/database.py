@@ -96,7 +96,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that only reads; whatever it changed is rolled back."""
-        with _translated_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with _translated_errors(self.engine), Session(self.engine, expire_on_commit=False) as session:
             if not self.is_sqlite:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
             session.info[ONE_MOMENT] = True
@@ -105,7 +105,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session that commits at the end of the block and rolls back when the block raises."""
-        with _translated_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with _translated_errors(self.engine), Session(self.engine, expire_on_commit=False) as session:
             session.connection(execution_options={"sqlite_begin": "IMMEDIATE"})
             yield session
             session.commit()
@@ -125,7 +125,7 @@ class Database:
         """
         engine = self._build_engine(migrating=True)
         try:
-            with _translated_errors(), engine.connect() as connection:
+            with _translated_errors(engine), engine.connect() as connection:
                 connection = connection.execution_options(sqlite_begin="IMMEDIATE")
                 with connection.begin():
                     if not self.is_sqlite:
@@ -154,7 +154,7 @@ class Database:
 
     def is_current(self) -> bool:
         """Whether the schema is the one this code was written for."""
-        with _translated_errors(), self.engine.connect() as connection:
+        with _translated_errors(self.engine), self.engine.connect() as connection:
             return _revision(connection) == _newest_revision()
 
     def _take_write_lock(self, connection: Connection, driver: sqlite3.Connection) -> None:
@@ -276,10 +276,21 @@ def _revision(connection: Connection) -> str | None:
 
 
 @contextmanager
-def _translated_errors() -> Iterator[None]:
-    """Turn the driver's troubles into Harmonium's: away and locked are 503, a full disk is 507."""
+def _wrapped_errors(engine: Engine) -> Iterator[None]:
+    """Give what the driver itself raises, where it is used directly, the shape that SQLAlchemy gives it."""
+    driver: Any = engine.dialect.loaded_dbapi
     try:
         yield
+    except driver.Error as error:
+        raise DBAPIError.instance(None, None, error, driver.Error, dialect=engine.dialect) from error
+
+
+@contextmanager
+def _translated_errors(engine: Engine) -> Iterator[None]:
+    """Turn the driver's troubles into Harmonium's: away and locked are 503, a full disk is 507."""
+    try:
+        with _wrapped_errors(engine):
+            yield
     except PoolTimeout as error:
         raise Unavailable("Every database connection is busy. Try again shortly.") from error
     except (OperationalError, InterfaceError, DBAPIError) as error:

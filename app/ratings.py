@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
     Column,
-    ColumnElement,
     Connection,
     CursorResult,
     Double,
     MetaData,
     and_,
-    any_,
     bindparam,
     delete,
     func,
@@ -340,39 +338,38 @@ def _added_up(tallies: Sequence[_Tally]) -> _Tally:
 
 def add_popularity(session: Session, n_ratings: Mapping[int, int]) -> None:
     """Add to the number of ratings that movies, by key, are said to have."""
-    _store_popularity(session, n_ratings, lambda n: Movie.n_ratings + n)
+    _store_popularity(session, n_ratings, "n_ratings + ")
 
 
 def set_popularity(session: Session, n_ratings: Mapping[int, int]) -> None:
     """Set the number of ratings that movies, by key, are said to have."""
-    _store_popularity(session, n_ratings, lambda n: n)
+    _store_popularity(session, n_ratings, "")
 
 
-def _store_popularity(
-    session: Session, n_ratings: Mapping[int, int], becomes: Callable[[ColumnElement[Any]], Any]
-) -> None:
-    """Change rows in the order of their keys, so that two batches cannot wait for each other."""
+def _store_popularity(session: Session, n_ratings: Mapping[int, int], before: str) -> None:
+    """Change rows in the order of their keys, so that two batches cannot wait for each other.
+
+    Args:
+        before: what stands before the new number.
+    """
     keys = sorted(n_ratings)
+    if not keys:
+        return
     numbers = [n_ratings[key] for key in keys]
-    if _is_postgresql(session) and len(keys) > 1:
+    driver: Any = session.connection().connection.driver_connection
+    if _is_postgresql(session):
         # In one statement instead of one a movie; it updates in any order, so the locks are taken before.
-        of_keys = literal(keys, postgresql.ARRAY(BigInteger))
-        locked = select(Movie.movie_key).where(Movie.movie_key == any_(of_keys)).order_by(Movie.movie_key)
-        session.execute(locked.with_for_update())
-        given = (
-            func.unnest(of_keys, literal(numbers, postgresql.ARRAY(BigInteger)))
-            .table_valued(Column("key", BigInteger), Column("n", BigInteger))
-            .render_derived()
+        driver.execute(
+            "SELECT FROM movies WHERE movie_key = ANY (%s::bigint[]) ORDER BY movie_key FOR UPDATE", (keys,)
         )
-        statement = update(Movie).where(Movie.movie_key == given.c.key)
-        session.execute(
-            statement.values(n_ratings=becomes(given.c.n)).execution_options(synchronize_session=False)
+        driver.execute(
+            f"UPDATE movies SET n_ratings = {before} given.n FROM unnest(%s::bigint[], %s::bigint[]) "
+            "AS given (key, n) WHERE movie_key = given.key",
+            (keys, numbers),
         )
-    elif keys:
-        statement = update(Movie).where(Movie.movie_key == bindparam("key"))
-        session.connection().execute(
-            statement.values(n_ratings=becomes(bindparam("n"))),
-            [{"key": key, "n": number} for key, number in zip(keys, numbers, strict=True)],
+    else:
+        driver.executemany(
+            f"UPDATE movies SET n_ratings = {before} ? WHERE movie_key = ?", zip(numbers, keys, strict=True)
         )
 
 
@@ -749,16 +746,13 @@ def _keys_of(
     Missing rows are inserted in the order of their ids, so that two batches cannot wait for each other.
     """
     known = {} if remembered is None else remembered
-    found: list[int | None] = [known.get(one) for one in ids]
+    found: list[int | None] = list(map(known.get, ids))
     made: dict[str, int] = {}
     missing: list[str] = []
     if None in found:
         # Only what is stored for good is remembered: rows that are made here may be rolled back.
-        known.update(
-            _lookup(session, table, [one for one, key in zip(ids, found, strict=True) if key is None])
-        )
-        found = [known.get(one) for one in ids]
-        missing = sorted(one for one, key in zip(ids, found, strict=True) if key is None)
+        known.update(_lookup(session, table, [one for one in ids if one not in known]))
+        missing = sorted(one for one in ids if one not in known)
     if missing:
         key, name = _key_and_name(table)
         rest: dict[str, Any] = {"created_at": now}
@@ -778,8 +772,9 @@ def _keys_of(
         )
         made = dict(session.execute(insert).all())
         # Another writer was quicker with the rest: it has committed, so that they can be read now.
-        of_missing = made | _lookup(session, table, [one for one in missing if one not in made])
-        found = [of_missing[one] if key is None else key for one, key in zip(ids, found, strict=True)]
+        known = known | made | _lookup(session, table, [one for one in missing if one not in made])
+    if None in found:
+        found = list(map(known.get, ids))
     is_made = np.zeros(len(ids), np.bool_)
     if made:
         is_made = np.array([one in made for one in ids], np.bool_)

@@ -145,7 +145,8 @@ def _weighted_bytes(shape: Shape, n_units: int) -> int:
     """What finding the weighted units holds, after the linear ones are found: the ratings once more, by user
     and by movie, both sides' rows, and one block of matrices."""
     rows = (shape.n_users + shape.n_movies) * n_units
-    return FLOAT * (6 * shape.n_ratings + 2 * rows + 3 * SOLVED_AT_ONCE * n_units**2) if n_units else 0
+    matrices = min(SOLVED_AT_ONCE, max(shape.n_users, shape.n_movies)) * n_units**2
+    return FLOAT * (6 * shape.n_ratings + 2 * rows + 3 * matrices) if n_units else 0
 
 
 def slowness_of(snapshot: Mapping[str, Any], configuration: Mapping[str, Any], seconds: float) -> float:

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from app import ratings
 from app.database import Database
-from app.errors import InvalidInput, NotFound
+from app.errors import InvalidInput, NotFound, StorageFull, Unavailable
 from app.ratings import Counts, RatingBatch
 from app.tables import Rating, User, to_microseconds
 
@@ -139,6 +139,31 @@ def test_many_batches_do_what_one_rating_at_a_time_would(
         popular = dict(ratings.most_rated(session))
     assert found == expected_rows
     assert popular == Counter(movie for _, movie in expected_rows)
+
+
+def test_a_database_that_is_full_or_goes_away_while_ratings_are_stored_says_so(database: Database) -> None:
+    movies = [f"m{n}" for n in range(10_000)]
+    store(database, *(("ann", movie, 4.0, NOW) for movie in movies))
+    of_bob: list[Row] = [("bob", movie, 3.0, NOW) for movie in movies]
+
+    def fill_the_disk() -> None:
+        with database.writing() as session:
+            pages = session.scalar(text("PRAGMA page_count")) or 0
+            session.execute(text(f"PRAGMA max_page_count = {pages + 2}"))
+            ratings.store(session, batch(*of_bob), received_at=NOW)
+
+    def go_away() -> None:
+        with database.writing() as session:
+            process = session.scalar(text("SELECT pg_backend_pid()"))
+            with database.writing() as other:
+                other.execute(text(f"SELECT pg_terminate_backend({process})"))
+            ratings.store(session, batch(*of_bob), received_at=NOW)
+
+    with pytest.raises(StorageFull if database.is_sqlite else Unavailable):
+        (fill_the_disk if database.is_sqlite else go_away)()
+    database.close()  # SQLite's limit is that of the connection
+    assert stored(database, "bob") == []
+    assert store(database, *of_bob) == Counts(inserted=len(of_bob))
 
 
 def test_the_same_batch_again_changes_nothing(database: Database) -> None:

@@ -71,7 +71,8 @@ def test_a_version_that_loses_at_the_gate_stays_a_candidate(database: Database, 
     half = settings.model_copy(update={"reserved_users_share": 0.5})
     good = train_version(database, half)
     # One hidden unit that hardly learns ranks like popularity at best.
-    worse = train_version(database, half, hidden_units=1, linear_units=0, epochs=1, learning_rate=1e-6)
+    nothing = {"hidden_units": 1, "linear_units": 0, "weighted_units": 0, "like_strength": 0}
+    worse = train_version(database, half, **nothing, epochs=1, learning_rate=1e-6)
     with database.reading() as session:
         row, pointer = model_registry.get(session, worse), model_registry.active(session)
     assert pointer is not None
@@ -275,7 +276,7 @@ def test_without_a_version_there_is_nothing_to_start_from(database: Database, se
 
 def test_what_does_not_fit_is_refused_before_it_is_queued(database: Database, settings: Settings) -> None:
     store_tastes(database)
-    tight = settings.model_copy(update={"training_memory_limit": 68_000_000})
+    tight = settings.model_copy(update={"training_memory_limit": 70_000_000})
     with database.writing() as session, pytest.raises(NotEnoughMemory, match="hidden_units") as refused:
         training_runs.request(session, {"hidden_units": 9_000}, tight)
     assert [one.location for one in refused.value.errors] == ["hidden_units"]
@@ -287,7 +288,7 @@ def test_a_worker_with_less_memory_refuses_before_it_begins(database: Database, 
     store_tastes(database)
     with database.writing() as session:
         view, _ = training_runs.request(session, {"hidden_units": 9_000}, settings)
-    tight = settings.model_copy(update={"training_memory_limit": 68_000_000})
+    tight = settings.model_copy(update={"training_memory_limit": 70_000_000})
     run = finish(database, tight, view.run.run_id)
     assert run.job.state == "failed"
     assert "would fit in place of 9000" in (run.job.error or "")

@@ -79,7 +79,7 @@ class TestRetraining:
 
     def test_what_cannot_fit_is_refused_with_what_would(self, database: Database, settings: Settings) -> None:
         store_tastes(database)
-        tight = settings.model_copy(update={"training_memory_limit": 68_000_000})
+        tight = settings.model_copy(update={"training_memory_limit": 70_000_000})
         with TestClient(create_app(tight), base_url="http://127.0.0.1") as client:
             answer = client.post(RETRAIN, json={"hidden_units": 9_000})
             assert answer.status_code == 409
