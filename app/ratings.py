@@ -96,7 +96,7 @@ ELEMENT_OF_STARS = np.dtype([("size", ">i4"), ("value", ">f4")])
 ELEMENT_OF_DOUBLES = np.dtype([("size", ">i4"), ("value", ">f8")])
 
 # Rows in one statement on SQLite, to which a statement costs more than a row: as many as fit, then the rest.
-STATEMENT_ROWS = (500, 20, 1)
+STATEMENT_ROWS = (2_000, 100, 5, 1)
 SQLITE_UPSERT = (
     "ON CONFLICT (user_key, movie_key) DO UPDATE SET stars = excluded.stars, rated_at = excluded.rated_at"
 )
@@ -904,21 +904,22 @@ def _stored_sqlite(
     """Stars, NaN where there is no rating, and times of what is stored of these pairs: (n,) each."""
     driver: Any = session.connection().connection.driver_connection
     stars, rated_at = columns["stars"].copy(), columns["rated_at"].copy()
-    given = [np.arange(len(stars)), *columns.values()]
     # Only what differs comes back: making Python's numbers costs more than comparing.
-    found: list[tuple[int, float | None, int | None]] = []
-    for values, parameters in _statements(given):
+    rows: list[tuple[int, int, float | None, int | None]] = []
+    for values, parameters in _statements(list(columns.values())):
         statement = (
-            f"SELECT given.column1, stored.stars, stored.rated_at FROM ({values}) AS given LEFT JOIN ratings "
-            "AS stored ON stored.user_key = given.column2 AND stored.movie_key = given.column3 "
-            "WHERE stored.stars IS NOT given.column4 OR stored.rated_at IS NOT given.column5"
+            "SELECT given.column1, given.column2, stored.stars, stored.rated_at "
+            f"FROM ({values}) AS given LEFT JOIN ratings AS stored "
+            "ON stored.user_key = given.column1 AND stored.movie_key = given.column2 "
+            "WHERE stored.stars IS NOT given.column3 OR stored.rated_at IS NOT given.column4"
         )
         for some in parameters:
-            found += driver.execute(statement, some).fetchall()
-    if found:
-        places, other_stars, other_times = zip(*found, strict=True)
-        stars[list(places)] = np.array(other_stars, np.float64)  # None becomes NaN
-        rated_at[list(places)] = [UNTIMED if time is None else time for time in other_times]
+            rows += driver.execute(statement, some).fetchall()
+    if rows:
+        users, movies, other_stars, other_times = zip(*rows, strict=True)
+        given, found = _same_pairs(columns, np.array(users, np.int64), np.array(movies, np.int64))
+        stars[given] = np.array(other_stars, np.float64)[found]  # None becomes NaN
+        rated_at[given] = np.array([UNTIMED if time is None else time for time in other_times])[found]
     return stars, rated_at
 
 
@@ -945,15 +946,24 @@ def _stored_postgresql(
             f"SELECT ratings.* FROM unnest({_array(users)}, {_array(movies)}) AS given (user_key, movie_key) "
             "JOIN ratings USING (user_key, movie_key)",
         )
-    # Each pair occurs once among the given ones and at most once among the stored ones.
-    all_users, all_movies = np.concatenate((users, found[0])), np.concatenate((movies, found[1]))
+    stars, rated_at = np.full(n, np.nan), np.full(n, UNTIMED)
+    given, stored = _same_pairs(columns, found[0], found[1])
+    stars[given] = found[2][stored]
+    rated_at[given] = found[3][stored]
+    return stars, rated_at
+
+
+def _same_pairs(
+    columns: dict[str, NDArray[Any]], users: NDArray[np.int64], movies: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the pairs stand that occur in both, in either at most once: among `columns`, and among these."""
+    n = len(columns["user_key"])
+    all_users = np.concatenate((columns["user_key"], users))
+    all_movies = np.concatenate((columns["movie_key"], movies))
     order = _order_of_pairs(all_users, all_movies)
     same = np.flatnonzero((np.diff(all_users[order]) == 0) & (np.diff(all_movies[order]) == 0))
-    given, stored = np.sort((order[same], order[same + 1]), axis=0)
-    stars, rated_at = np.full(n, np.nan), np.full(n, UNTIMED)
-    stars[given] = found[2][stored - n]
-    rated_at[given] = found[3][stored - n]
-    return stars, rated_at
+    ours, theirs = np.sort((order[same], order[same + 1]), axis=0)
+    return ours, theirs - n
 
 
 def _array(keys: NDArray[np.int64]) -> str:
