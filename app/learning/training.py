@@ -29,19 +29,18 @@ from app.learning.contrastive_divergence import (
 from app.learning.divergence import UPDATES_BETWEEN_CHECKS, refuse_divergence, weight_norm
 from app.learning.divergence import Diverged as Diverged
 from app.learning.grading import Grading
-from app.learning.like_probability import LengthCalibration
 from app.learning.linear_units import LinearUnits
 from app.learning.machines import Machines
-from app.learning.metrics import Reliability
 from app.learning.preferences import Preferences, RatingRows
 from app.learning.rbm import RBM, Dense, Sparse, bernoulli
 from app.learning.sampled_negative_phase import SampledContrastiveDivergence
 from app.learning.visible_design import DESIGNS, VisibleDesign
 from app.learning.vocabulary import Vocabulary
 from app.learning.warm_start import continued_configuration, take_over
-from app.learning.weighted_units import WeightedUnits
 
 Setting = TypeVar("Setting", int, float)
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 LEAST_USERS = 10
 LEAST_MOVIES = 10
@@ -235,8 +234,15 @@ def train(
     for_judge, for_machine, for_reports, for_linear, for_weighted = map(np.random.default_rng, streams)
     grading = Grading.of(rows.stars, configuration.grade_slope)
     graded = grading.rows(rows)
-    linear = yield from _fit_linear(graded, _given(configuration.linear_units), for_linear)
-    weighted = yield from _fit_weighted(graded, _given(configuration.weighted_units), for_weighted)
+    n_linear, n_weighted = _given(configuration.linear_units), _given(configuration.weighted_units)
+    # Nobody knows how far a decomposition is.
+    linear = yield from _reporting(
+        aside(lambda: LinearUnits.fit(graded, n_linear, for_linear)), lambda _: PreparationReport(0.0)
+    )
+    weighted = yield from _reporting(
+        weighted_units.fitted(graded, n_weighted, for_weighted),
+        lambda done: PreparationReport(LINEAR_SHARE + (1 - LINEAR_SHARE) * done),
+    )
     rbm = RBM.initial(
         DESIGNS[configuration.design].initial_bias(preferences),
         _given(configuration.hidden_units),
@@ -252,7 +258,10 @@ def train(
         take_over(rbm, vocabulary, start_from)
     fitting = _fit_rbm(rbm, preferences, configuration, measure, for_machine)
     yield from fitting if patience is None else _stopped_early(fitting, rbm, patience)
-    judge, calibration, reliability = yield from _fit_judge(rows, configuration.liked_at_least, for_judge)
+    judge, calibration, reliability = yield from _reporting(
+        judging.fitted(rows, configuration.liked_at_least, for_judge),
+        lambda update: JudgingReport(update.epoch, update.epochs, update.minibatch, update.minibatches),
+    )
     return Machines(
         vocabulary=vocabulary,
         configuration=configuration,
@@ -331,46 +340,17 @@ def _refuse_too_little(preferences: Preferences, configuration: TrainingConfigur
         raise TooLittleData(n_users, n_movies, n_ratings, n_liked, missing)
 
 
-def _fit_linear(
-    graded: Sparse, n_units: int, rng: np.random.Generator
-) -> Generator[PreparationReport, None, LinearUnits]:
-    """The linear units, with a report a few times a second, none of which can know how far it is."""
-    fitting = aside(lambda: LinearUnits.fit(graded, n_units, rng))
+def _reporting(
+    fitting: Generator[Step, None, Result], report_of: Callable[[Step], Report]
+) -> Generator[Report, None, Result]:
+    """Another generator with its steps turned into reports; the result is its own."""
     while True:
         try:
-            next(fitting)
+            step = next(fitting)
         except StopIteration as end:
-            result: LinearUnits = end.value
+            result: Result = end.value
             return result
-        yield PreparationReport(0.0)
-
-
-def _fit_weighted(
-    graded: Sparse, n_units: int, rng: np.random.Generator
-) -> Generator[PreparationReport, None, WeightedUnits]:
-    """The weighted units, with a report now and then."""
-    fitting = weighted_units.fitted(graded, n_units, rng)
-    while True:
-        try:
-            done = next(fitting)
-        except StopIteration as end:
-            result: WeightedUnits = end.value
-            return result
-        yield PreparationReport(LINEAR_SHARE + (1 - LINEAR_SHARE) * done)
-
-
-def _fit_judge(
-    rows: RatingRows, liked_at_least: float, rng: np.random.Generator
-) -> Generator[JudgingReport, None, tuple[judging.Judge, LengthCalibration, Reliability]]:
-    """The judge, its calibration and reliability curve, with a report after every update."""
-    fitting = judging.fitted(rows, liked_at_least, rng)
-    while True:
-        try:
-            update = next(fitting)
-        except StopIteration as end:
-            result: tuple[judging.Judge, LengthCalibration, Reliability] = end.value
-            return result
-        yield JudgingReport(update.epoch, update.epochs, update.minibatch, update.minibatches)
+        yield report_of(step)
 
 
 def _fit_rbm(
