@@ -101,10 +101,17 @@ SQLITE_UPSERT = (
     "ON CONFLICT (user_key, movie_key) DO UPDATE SET stars = excluded.stars, rated_at = excluded.rated_at"
 )
 
-# On PostgreSQL a batch with so many ratings a user reads all that its users have, as long as that is not more
-# than so many times what the batch has: reading on costs a fifth of looking a pair up.
+# A batch with so many ratings a user reads all that its users have, as long as that is not more than so many
+# times what the batch has: on PostgreSQL reading on costs a fifth of looking a pair up, on SQLite two thirds.
 DENSE_RATINGS = 5
 DENSE_TIMES = 4
+DENSE_TIMES_SQLITE = 1.5
+WALKED_RATINGS = 2_000  # from which on it is worth the question of how many they have, on SQLite
+# Two keys below this are one integer of 64 bits.
+SMALL_KEYS = 2**31
+# Stars times this are integers, from .5 on (a float64 has 53 bits), and fit 64 bits.
+STARS_TO_INTEGERS = 2.0**53
+LEAST_WALKED_STARS, MOST_WALKED_STARS = 0.5, 1_000.0
 
 TALLIES_AT_ONCE = 50  # of batches, added up together
 
@@ -903,6 +910,66 @@ def _stored_sqlite(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Stars, NaN where there is no rating, and times of what is stored of these pairs: (n,) each."""
     driver: Any = session.connection().connection.driver_connection
+    walked = _walked_sqlite(driver, columns)
+    return _looked_up_sqlite(driver, columns) if walked is None else walked
+
+
+def _walked_sqlite(
+    driver: Any, columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """The same by reading all that the users have; None where looking up pair by pair may be quicker.
+
+    All of it comes as one row of long texts. So there is one step for the driver, which takes Python's lock
+    at each of them, no search of the table for each pair, and no number of Python's for either side.
+    """
+    users, movies, stars = columns["user_key"], columns["movie_key"], columns["stars"]
+    everyone = users[np.flatnonzero(np.diff(users, prepend=-1))]
+    if (
+        len(users) < max(WALKED_RATINGS, DENSE_RATINGS * len(everyone))
+        or max(users.max(), movies.max()) >= SMALL_KEYS
+        or stars.min() < LEAST_WALKED_STARS
+        or stars.max() > MOST_WALKED_STARS
+    ):
+        return None
+    keys = json.dumps(everyone.tolist())
+    theirs = (
+        "json_each(?) AS given CROSS JOIN ratings "
+        f"ON ratings.user_key = given.value AND ratings.movie_key < {SMALL_KEYS}"
+    )
+    most = int(DENSE_TIMES_SQLITE * len(users))
+    counted = f"SELECT count(*) FROM (SELECT 1 FROM {theirs} LIMIT {most + 1})"
+    if driver.execute(counted, (keys,)).fetchone()[0] > most:
+        return None
+    # Cast like this, other stars than the given ones never become the integer that the given ones become.
+    pair = f"user_key * {SMALL_KEYS} + movie_key"
+    integer = f"CAST(stars * {STARS_TO_INTEGERS:.1f} AS INTEGER)"
+    texts = driver.execute(
+        f"SELECT group_concat({pair}), group_concat({integer}), group_concat(rated_at) FROM {theirs}",
+        (keys,),
+    ).fetchone()
+    pairs, stored_stars, stored_at = (np.fromstring(text or "", np.int64, sep=",") for text in texts)
+    given, stored = _common(users * SMALL_KEYS + movies, pairs)
+    found_stars, found_at = np.full(len(users), np.nan), np.full(len(users), UNTIMED)
+    found_stars[given] = stored_stars[stored] / STARS_TO_INTEGERS
+    found_at[given] = stored_at[stored]
+    return found_stars, found_at
+
+
+def _common(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the numbers stand that occur in both, in either at most once: in the one, and in the other."""
+    order = np.argsort(theirs, kind="stable")  # which takes no time where they ascend already
+    sorted_ = theirs[order]
+    places = np.searchsorted(sorted_, ours)
+    there = np.flatnonzero(np.append(sorted_, -1)[places] == ours)
+    return there, order[places[there]]
+
+
+def _looked_up_sqlite(
+    driver: Any, columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The same pair by pair."""
     stars, rated_at = columns["stars"].copy(), columns["rated_at"].copy()
     # Only what differs comes back: making Python's numbers costs more than comparing.
     rows: list[tuple[int, int, float | None, int | None]] = []
