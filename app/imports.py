@@ -165,7 +165,8 @@ class ImportView:
         format: likewise, as `csv` or `u.data+u.item`.
         rows: rows dealt with so far; the counts sum to it. Of a rejected file: all rows, of which `rejected`
             are wrong and none was stored.
-        rows_per_second: on average since the import was started, while it runs and afterwards; None before.
+        rows_per_second: `rows` over the seconds that they took, reading and checking included, whatever lay
+            between two attempts not; None until the file is checked.
         errors: the first bad rows, `ERRORS_LISTED` at most.
         error: why it failed, or why its last attempt did.
     """
@@ -442,6 +443,8 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
         )
     data = _recognise(path, settings, held.payload)
     result = ImportResult(data.kind, data.format, record.rows, _counts(record), _errors(record))
+    # By a clock that no one sets, and that says nothing about a pause between two attempts.
+    clock_began = time.monotonic() - record.seconds
     if record.rows == 0:
         began = time.monotonic()
         survey = _survey(data, held.check)
@@ -453,6 +456,7 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
             record = _locked(session, record.import_id)
             record.kind, record.format = data.kind, data.format
             record.errors = [_bad_row(error) for error in survey.errors]
+            record.seconds = time.monotonic() - clock_began
             if survey.counts.rejected and on_error == "reject":
                 record.rows, record.rejected = survey.rows, survey.counts.rejected
                 held.finish(session, "failed", error=_bad_rows(survey))
@@ -478,6 +482,7 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
                         return counts
                     counts += piece.store(session, held.created_at, series)
                     locked.rows += piece.n_rows
+                    locked.seconds = time.monotonic() - clock_began
                     for name, count in counts.as_dict().items():
                         setattr(locked, name, count)
                     # Last, because it locks the job's row, for which the heartbeat would have to wait.
@@ -670,7 +675,7 @@ def _view(record: Import, job: Job) -> ImportView:
         kind=record.kind,
         format=record.format,
         rows=record.rows,
-        rows_per_second=_rows_per_second(record, job),
+        rows_per_second=round(record.rows / record.seconds, 1) if record.seconds else None,
         counts=_counts(record),
         errors=_errors(record),
         error=job.error,
@@ -678,13 +683,6 @@ def _view(record: Import, job: Job) -> ImportView:
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
-
-
-def _rows_per_second(record: Import, job: Job) -> float | None:
-    if job.started_at is None:
-        return None
-    seconds = ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
-    return round(record.rows / seconds, 1) if seconds > 0 else None  # a clock may jump back
 
 
 def _shown_name(file_name: str | None) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
 from app import catalogue, imports, jobs, packed_files, ratings
 from app.catalogue import MovieEntry
@@ -499,6 +499,30 @@ def test_killed_at_any_slice_and_run_again_the_counts_are_exact(
         if not was_killed:
             break
     assert number > 8
+
+
+def test_rows_a_second_are_those_of_all_attempts_together(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "SLICE_ROWS", 7)
+    import_id = submit(database, settings, ratings_csv(FILE_ROWS))
+    with monkeypatch.context() as patch:
+        failing_at(4, "before", patch, Killed)
+        with pytest.raises(Killed):
+            run(database, settings)
+    killed = view(database, import_id)
+    assert killed.rows == 21
+    assert killed.rows_per_second
+    rescue(database)
+    assert view(database, import_id).rows_per_second == killed.rows_per_second, "waiting is no work"
+    with database.writing() as session:  # as if the first attempt had been slow
+        session.execute(update(Import).values(seconds=100.0))
+    assert view(database, import_id).rows_per_second == 0.2
+    run(database, settings)
+    done = view(database, import_id)
+    assert (done.state, done.rows) == ("succeeded", FILE_ROWS)
+    assert done.rows_per_second is not None
+    assert 0.1 < done.rows_per_second <= FILE_ROWS / 100
 
 
 @pytest.mark.parametrize("when", ["before", "written", "committed"])
