@@ -340,10 +340,10 @@ def run(held: HeldJob, database: Database, settings: Settings) -> dict[str, Any]
     except (InvalidInput, TooLarge) as error:
         with database.writing() as session:
             held.finish(session, "failed", error=error.detail)
-        path.unlink(missing_ok=True)
+        _give_up(database, record, path)
         return None
     except JobCancelled:
-        path.unlink(missing_ok=True)
+        _give_up(database, record, path)
         raise
     # Only now: a job that was killed before it could say that it succeeded needs its file once more.
     path.unlink(missing_ok=True)
@@ -406,32 +406,56 @@ def import_file(
     return result.as_dict() | {"errors": [_bad_row(error) for error in result.errors]}
 
 
-def clean_spool(settings: Settings, session: Session) -> int:
+def clean_spool(settings: Settings, database: Database) -> int:
     """Remove files that nobody will ask for: of imports that have ended, and uploads long abandoned.
 
-    Returns how many. Files that no `Spool` has made are never touched.
+    Where an import that failed or was cancelled has left its file, no attempt of it lived to its end, and the
+    ratings of its movies are counted first; while another import is running, which would do it too, they
+    wait. Returns how many files were removed. Files that no `Spool` has made are never touched.
     """
     if not settings.spool_dir.is_dir():
         return 0
     # Listed before the database is asked: an upload that finishes in between must not look abandoned.
     files = {path.name: path for path in settings.spool_dir.iterdir() if SPOOL_NAME.fullmatch(path.name)}
-    states: dict[str, str] = {}
-    for part in in_parts(sorted(files)):
-        statement = (
-            select(Import.spool_path, Job.state)
-            .join(Job, Job.job_id == Import.job_id)
-            .where(Import.spool_path.in_(part))
+    states: dict[str, tuple[str, int]] = {}
+    with database.reading() as session:
+        for part in in_parts(sorted(files)):
+            statement = (
+                select(Import.spool_path, Job.state, Import.rows)
+                .join(Job, Job.job_id == Import.job_id)
+                .where(Import.spool_path.in_(part))
+            )
+            states |= {row.spool_path: (row.state, row.rows) for row in session.execute(statement)}
+        is_running = session.scalar(
+            select(Job.job_id).where(Job.kind == JOB_KIND, Job.state == "running").limit(1)
         )
-        states |= {row.spool_path: row.state for row in session.execute(statement)}
+    uncounted = {name for name, (state, rows) in states.items() if state in ("failed", "cancelled") and rows}
+    if uncounted and is_running is None:
+        _count_popularity(database)
+        uncounted = set()
     removed = 0
     for name, path in sorted(files.items()):
-        state = states.get(name)
+        state, _ = states.get(name, (None, 0))
         with suppress(FileNotFoundError):  # its worker was quicker
             abandoned = state is None and time.time() - path.stat().st_mtime > ABANDONED_AFTER
-            if abandoned or state in ("succeeded", "failed", "cancelled"):
+            if abandoned or (state in ("succeeded", "failed", "cancelled") and name not in uncounted):
                 path.unlink()
                 removed += 1
     return removed
+
+
+def _give_up(database: Database, record: Import, path: Path) -> None:
+    """Remove the file of an import that will not be run again, once its ratings are counted.
+
+    Args:
+        record: as it was when the attempt began.
+    """
+    if record.rows:  # of an earlier attempt, which was killed: see `clean_spool`
+        with suppress(Unavailable, StorageFull):
+            _count_popularity(database)
+            path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _run(held: HeldJob, database: Database, settings: Settings, record: Import, path: Path) -> ImportResult:
@@ -551,10 +575,10 @@ def _popularity_of(database: Database, series: Series) -> Iterator[None]:
 def _count_popularity(database: Database) -> None:
     """Count the ratings of every movie anew: an earlier attempt may have been killed before it did it."""
     with database.reading() as session:
-        counted = catalogue.count_ratings(session)
-    for part in _parts(counted):
+        missing = catalogue.uncounted_ratings(session)
+    for part in _parts(missing):
         with database.writing() as session:
-            ratings.set_popularity(session, part)
+            ratings.add_popularity(session, part)
 
 
 def _parts(by_movie: Mapping[int, int]) -> Iterator[dict[int, int]]:

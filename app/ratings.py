@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -736,8 +736,8 @@ def _newest_of_each_pair(
 
 def _order_of_pairs(user_keys: NDArray[np.int64], movie_keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions by ascending user and movie key."""
-    if max(user_keys.max(), movie_keys.max()) < 2**31:
-        return np.argsort(user_keys << 31 | movie_keys)  # by one number: several times as quick
+    if max(user_keys.max(), movie_keys.max()) < SMALL_KEYS:
+        return np.argsort(user_keys * SMALL_KEYS + movie_keys)  # by one number: several times as quick
     return np.lexsort((movie_keys, user_keys))
 
 
@@ -753,10 +753,11 @@ def _keys_of(
     Missing rows are inserted in the order of their ids, so that two batches cannot wait for each other.
     """
     known = {} if remembered is None else remembered
-    found: list[int | None] = list(map(known.get, ids))
+    keys = np.fromiter(map(known.get, ids, repeat(-1)), np.int64, len(ids))
+    is_known = not (keys < 0).any()
     made: dict[str, int] = {}
     missing: list[str] = []
-    if None in found:
+    if not is_known:
         # Only what is stored for good is remembered: rows that are made here may be rolled back.
         known.update(_lookup(session, table, [one for one in ids if one not in known]))
         missing = sorted(one for one in ids if one not in known)
@@ -780,12 +781,12 @@ def _keys_of(
         made = dict(session.execute(insert).all())
         # Another writer was quicker with the rest: it has committed, so that they can be read now.
         known = known | made | _lookup(session, table, [one for one in missing if one not in made])
-    if None in found:
-        found = list(map(known.get, ids))
+    if not is_known:
+        keys = np.fromiter(map(known.__getitem__, ids), np.int64, len(ids))
     is_made = np.zeros(len(ids), np.bool_)
     if made:
         is_made = np.array([one in made for one in ids], np.bool_)
-    return np.array(found, np.int64), is_made
+    return keys, is_made
 
 
 def _lookup(session: Session, table: type[User] | type[Movie], ids: Sequence[str]) -> dict[str, int]:
