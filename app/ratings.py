@@ -106,7 +106,8 @@ SQLITE_UPSERT = (
 DENSE_RATINGS = 5
 DENSE_TIMES = 4
 DENSE_TIMES_SQLITE = 1.5
-WALKED_RATINGS = 2_000  # from which on it is worth the question of how many they have, on SQLite
+WALKED_RATINGS = 2_000  # from which on SQLite tries
+WALKED_USERS = 32  # whose ratings SQLite reads at once
 # Two keys below this are one integer of 64 bits.
 SMALL_KEYS = 2**31
 # Stars times this are integers, from .5 on (a float64 has 53 bits), and fit 64 bits.
@@ -920,35 +921,38 @@ def _walked_sqlite(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
     """The same by reading all that the users have; None where looking up pair by pair may be quicker.
 
-    All of it comes as one row of long texts. So there is one step for the driver, which takes Python's lock
-    at each of them, no search of the table for each pair, and no number of Python's for either side.
+    It comes as long texts, in one row for some users. So there are few steps for the driver, which takes
+    Python's lock at each of them, no search of the table for each pair, and no number of Python's for either
+    side. Stored stars below .5 come out rounded down, which makes none of them a given one.
     """
     users, movies, stars = columns["user_key"], columns["movie_key"], columns["stars"]
-    everyone = users[np.flatnonzero(np.diff(users, prepend=-1))]
+    firsts = np.flatnonzero(np.diff(users, prepend=-1))
     if (
-        len(users) < max(WALKED_RATINGS, DENSE_RATINGS * len(everyone))
+        len(users) < max(WALKED_RATINGS, DENSE_RATINGS * len(firsts))
         or max(users.max(), movies.max()) >= SMALL_KEYS
         or stars.min() < LEAST_WALKED_STARS
         or stars.max() > MOST_WALKED_STARS
     ):
         return None
-    keys = json.dumps(everyone.tolist())
-    theirs = (
-        "json_each(?) AS given CROSS JOIN ratings "
+    # Cast like this, other stars than the given ones never become the integer that the given ones become.
+    statement = (
+        f"SELECT group_concat(user_key * {SMALL_KEYS} + movie_key), group_concat(rated_at), "
+        f"group_concat(CAST(stars * {STARS_TO_INTEGERS:.1f} AS INTEGER)) "
+        "FROM json_each(?) AS given CROSS JOIN ratings "
         f"ON ratings.user_key = given.value AND ratings.movie_key < {SMALL_KEYS}"
     )
-    most = int(DENSE_TIMES_SQLITE * len(users))
-    counted = f"SELECT count(*) FROM (SELECT 1 FROM {theirs} LIMIT {most + 1})"
-    if driver.execute(counted, (keys,)).fetchone()[0] > most:
-        return None
-    # Cast like this, other stars than the given ones never become the integer that the given ones become.
-    pair = f"user_key * {SMALL_KEYS} + movie_key"
-    integer = f"CAST(stars * {STARS_TO_INTEGERS:.1f} AS INTEGER)"
-    texts = driver.execute(
-        f"SELECT group_concat({pair}), group_concat({integer}), group_concat(rated_at) FROM {theirs}",
-        (keys,),
-    ).fetchone()
-    pairs, stored_stars, stored_at = (np.fromstring(text or "", np.int64, sep=",") for text in texts)
+    parts: list[list[NDArray[np.int64]]] = []
+    n_stored = 0
+    # Not all users at once, so that never much more is read than what turns out to be worth it.
+    for start in range(0, len(firsts), WALKED_USERS):
+        few = firsts[start : start + WALKED_USERS]
+        n_given = firsts[start + WALKED_USERS] if start + WALKED_USERS < len(firsts) else len(users)
+        texts = driver.execute(statement, (json.dumps(users[few].tolist()),)).fetchone()
+        parts.append([np.fromstring(text or "", np.int64, sep=",") for text in texts])
+        n_stored += len(parts[-1][0])
+        if n_stored > DENSE_TIMES_SQLITE * n_given:
+            return None
+    pairs, stored_at, stored_stars = map(np.concatenate, zip(*parts, strict=True))
     given, stored = _common(users * SMALL_KEYS + movies, pairs)
     found_stars, found_at = np.full(len(users), np.nan), np.full(len(users), UNTIMED)
     found_stars[given] = stored_stars[stored] / STARS_TO_INTEGERS

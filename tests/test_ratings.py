@@ -109,6 +109,7 @@ def test_many_batches_do_what_one_rating_at_a_time_would(
 ) -> None:
     monkeypatch.setattr(ratings, "DENSE_RATINGS", dense)
     monkeypatch.setattr(ratings, "WALKED_RATINGS", 1)
+    monkeypatch.setattr(ratings, "WALKED_USERS", 5)
     monkeypatch.setattr(ratings, "DENSE_TIMES", times)
     monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", times)
     monkeypatch.setattr(ratings, "STATEMENT_ROWS", statement)
