@@ -305,12 +305,15 @@ def page(
     return found[:limit], cursors.make(last.n_ratings, last.movie_key)
 
 
-def count_ratings(session: Session) -> dict[int, int]:
-    """How many ratings each movie has, by key; only of movies of which `n_ratings` says otherwise."""
+def uncounted_ratings(session: Session) -> dict[int, int]:
+    """How many ratings more than its `n_ratings` says a movie has, by key; only where it is wrong.
+
+    Whoever adds them afterwards is right even if ratings were stored meanwhile.
+    """
     counted = select(Rating.movie_key, func.count().label("n")).group_by(Rating.movie_key).subquery("counted")
     n = func.coalesce(counted.c.n, 0)
     statement = (
-        select(Movie.movie_key, n)
+        select(Movie.movie_key, n - Movie.n_ratings)
         .outerjoin(counted, counted.c.movie_key == Movie.movie_key)
         .where(Movie.n_ratings != n)
         .order_by(Movie.movie_key)

@@ -165,7 +165,8 @@ class ImportView:
         format: likewise, as `csv` or `u.data+u.item`.
         rows: rows dealt with so far; the counts sum to it. Of a rejected file: all rows, of which `rejected`
             are wrong and none was stored.
-        rows_per_second: on average since the import was started, while it runs and afterwards; None before.
+        rows_per_second: `rows` over the seconds that they took, reading and checking included, whatever lay
+            between two attempts not; None until the file is checked.
         errors: the first bad rows, `ERRORS_LISTED` at most.
         error: why it failed, or why its last attempt did.
     """
@@ -339,10 +340,10 @@ def run(held: HeldJob, database: Database, settings: Settings) -> dict[str, Any]
     except (InvalidInput, TooLarge) as error:
         with database.writing() as session:
             held.finish(session, "failed", error=error.detail)
-        path.unlink(missing_ok=True)
+        _give_up(database, record, path)
         return None
     except JobCancelled:
-        path.unlink(missing_ok=True)
+        _give_up(database, record, path)
         raise
     # Only now: a job that was killed before it could say that it succeeded needs its file once more.
     path.unlink(missing_ok=True)
@@ -405,32 +406,56 @@ def import_file(
     return result.as_dict() | {"errors": [_bad_row(error) for error in result.errors]}
 
 
-def clean_spool(settings: Settings, session: Session) -> int:
+def clean_spool(settings: Settings, database: Database) -> int:
     """Remove files that nobody will ask for: of imports that have ended, and uploads long abandoned.
 
-    Returns how many. Files that no `Spool` has made are never touched.
+    Where an import that failed or was cancelled has left its file, no attempt of it lived to its end, and the
+    ratings of its movies are counted first; while another import is running, which would do it too, they
+    wait. Returns how many files were removed. Files that no `Spool` has made are never touched.
     """
     if not settings.spool_dir.is_dir():
         return 0
     # Listed before the database is asked: an upload that finishes in between must not look abandoned.
     files = {path.name: path for path in settings.spool_dir.iterdir() if SPOOL_NAME.fullmatch(path.name)}
-    states: dict[str, str] = {}
-    for part in in_parts(sorted(files)):
-        statement = (
-            select(Import.spool_path, Job.state)
-            .join(Job, Job.job_id == Import.job_id)
-            .where(Import.spool_path.in_(part))
+    states: dict[str, tuple[str, int]] = {}
+    with database.reading() as session:
+        for part in in_parts(sorted(files)):
+            statement = (
+                select(Import.spool_path, Job.state, Import.rows)
+                .join(Job, Job.job_id == Import.job_id)
+                .where(Import.spool_path.in_(part))
+            )
+            states |= {row.spool_path: (row.state, row.rows) for row in session.execute(statement)}
+        is_running = session.scalar(
+            select(Job.job_id).where(Job.kind == JOB_KIND, Job.state == "running").limit(1)
         )
-        states |= {row.spool_path: row.state for row in session.execute(statement)}
+    uncounted = {name for name, (state, rows) in states.items() if state in ("failed", "cancelled") and rows}
+    if uncounted and is_running is None:
+        _count_popularity(database)
+        uncounted = set()
     removed = 0
     for name, path in sorted(files.items()):
-        state = states.get(name)
+        state, _ = states.get(name, (None, 0))
         with suppress(FileNotFoundError):  # its worker was quicker
             abandoned = state is None and time.time() - path.stat().st_mtime > ABANDONED_AFTER
-            if abandoned or state in ("succeeded", "failed", "cancelled"):
+            if abandoned or (state in ("succeeded", "failed", "cancelled") and name not in uncounted):
                 path.unlink()
                 removed += 1
     return removed
+
+
+def _give_up(database: Database, record: Import, path: Path) -> None:
+    """Remove the file of an import that will not be run again, once its ratings are counted.
+
+    Args:
+        record: as it was when the attempt began.
+    """
+    if record.rows:  # of an earlier attempt, which was killed: see `clean_spool`
+        with suppress(Unavailable, StorageFull):
+            _count_popularity(database)
+            path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _run(held: HeldJob, database: Database, settings: Settings, record: Import, path: Path) -> ImportResult:
@@ -442,6 +467,8 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
         )
     data = _recognise(path, settings, held.payload)
     result = ImportResult(data.kind, data.format, record.rows, _counts(record), _errors(record))
+    # By a clock that no one sets, and that says nothing about a pause between two attempts.
+    clock_began = time.monotonic() - record.seconds
     if record.rows == 0:
         began = time.monotonic()
         survey = _survey(data, held.check)
@@ -453,6 +480,7 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
             record = _locked(session, record.import_id)
             record.kind, record.format = data.kind, data.format
             record.errors = [_bad_row(error) for error in survey.errors]
+            record.seconds = time.monotonic() - clock_began
             if survey.counts.rejected and on_error == "reject":
                 record.rows, record.rejected = survey.rows, survey.counts.rejected
                 held.finish(session, "failed", error=_bad_rows(survey))
@@ -478,6 +506,7 @@ def _run(held: HeldJob, database: Database, settings: Settings, record: Import, 
                         return counts
                     counts += piece.store(session, held.created_at, series)
                     locked.rows += piece.n_rows
+                    locked.seconds = time.monotonic() - clock_began
                     for name, count in counts.as_dict().items():
                         setattr(locked, name, count)
                     # Last, because it locks the job's row, for which the heartbeat would have to wait.
@@ -546,10 +575,10 @@ def _popularity_of(database: Database, series: Series) -> Iterator[None]:
 def _count_popularity(database: Database) -> None:
     """Count the ratings of every movie anew: an earlier attempt may have been killed before it did it."""
     with database.reading() as session:
-        counted = catalogue.count_ratings(session)
-    for part in _parts(counted):
+        missing = catalogue.uncounted_ratings(session)
+    for part in _parts(missing):
         with database.writing() as session:
-            ratings.set_popularity(session, part)
+            ratings.add_popularity(session, part)
 
 
 def _parts(by_movie: Mapping[int, int]) -> Iterator[dict[int, int]]:
@@ -670,7 +699,7 @@ def _view(record: Import, job: Job) -> ImportView:
         kind=record.kind,
         format=record.format,
         rows=record.rows,
-        rows_per_second=_rows_per_second(record, job),
+        rows_per_second=round(record.rows / record.seconds, 1) if record.seconds else None,
         counts=_counts(record),
         errors=_errors(record),
         error=job.error,
@@ -678,13 +707,6 @@ def _view(record: Import, job: Job) -> ImportView:
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
-
-
-def _rows_per_second(record: Import, job: Job) -> float | None:
-    if job.started_at is None:
-        return None
-    seconds = ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
-    return round(record.rows / seconds, 1) if seconds > 0 else None  # a clock may jump back
 
 
 def _shown_name(file_name: str | None) -> str | None:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -101,10 +101,18 @@ SQLITE_UPSERT = (
     "ON CONFLICT (user_key, movie_key) DO UPDATE SET stars = excluded.stars, rated_at = excluded.rated_at"
 )
 
-# On PostgreSQL a batch with so many ratings a user reads all that its users have, as long as that is not more
-# than so many times what the batch has: reading on costs a fifth of looking a pair up.
+# A batch with so many ratings a user reads all that its users have, as long as that is not more than so many
+# times what the batch has: on PostgreSQL reading on costs a fifth of looking a pair up, on SQLite two thirds.
 DENSE_RATINGS = 5
 DENSE_TIMES = 4
+DENSE_TIMES_SQLITE = 1.5
+WALKED_RATINGS = 2_000  # from which on SQLite tries
+WALKED_USERS = 32  # whose ratings SQLite reads at once
+# Two keys below this are one integer of 64 bits.
+SMALL_KEYS = 2**31
+# Stars times this are integers, from .5 on (a float64 has 53 bits), and fit 64 bits.
+STARS_TO_INTEGERS = 2.0**53
+LEAST_WALKED_STARS, MOST_WALKED_STARS = 0.5, 1_000.0
 
 TALLIES_AT_ONCE = 50  # of batches, added up together
 
@@ -729,8 +737,8 @@ def _newest_of_each_pair(
 
 def _order_of_pairs(user_keys: NDArray[np.int64], movie_keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions by ascending user and movie key."""
-    if max(user_keys.max(), movie_keys.max()) < 2**31:
-        return np.argsort(user_keys << 31 | movie_keys)  # by one number: several times as quick
+    if max(user_keys.max(), movie_keys.max()) < SMALL_KEYS:
+        return np.argsort(user_keys * SMALL_KEYS + movie_keys)  # by one number: several times as quick
     return np.lexsort((movie_keys, user_keys))
 
 
@@ -746,10 +754,11 @@ def _keys_of(
     Missing rows are inserted in the order of their ids, so that two batches cannot wait for each other.
     """
     known = {} if remembered is None else remembered
-    found: list[int | None] = list(map(known.get, ids))
+    keys = np.fromiter(map(known.get, ids, repeat(-1)), np.int64, len(ids))
+    is_known = not (keys < 0).any()
     made: dict[str, int] = {}
     missing: list[str] = []
-    if None in found:
+    if not is_known:
         # Only what is stored for good is remembered: rows that are made here may be rolled back.
         known.update(_lookup(session, table, [one for one in ids if one not in known]))
         missing = sorted(one for one in ids if one not in known)
@@ -773,12 +782,12 @@ def _keys_of(
         made = dict(session.execute(insert).all())
         # Another writer was quicker with the rest: it has committed, so that they can be read now.
         known = known | made | _lookup(session, table, [one for one in missing if one not in made])
-    if None in found:
-        found = list(map(known.get, ids))
+    if not is_known:
+        keys = np.fromiter(map(known.__getitem__, ids), np.int64, len(ids))
     is_made = np.zeros(len(ids), np.bool_)
     if made:
         is_made = np.array([one in made for one in ids], np.bool_)
-    return np.array(found, np.int64), is_made
+    return keys, is_made
 
 
 def _lookup(session: Session, table: type[User] | type[Movie], ids: Sequence[str]) -> dict[str, int]:
@@ -903,6 +912,69 @@ def _stored_sqlite(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Stars, NaN where there is no rating, and times of what is stored of these pairs: (n,) each."""
     driver: Any = session.connection().connection.driver_connection
+    walked = _walked_sqlite(driver, columns)
+    return _looked_up_sqlite(driver, columns) if walked is None else walked
+
+
+def _walked_sqlite(
+    driver: Any, columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """The same by reading all that the users have; None where looking up pair by pair may be quicker.
+
+    It comes as long texts, in one row for some users. So there are few steps for the driver, which takes
+    Python's lock at each of them, no search of the table for each pair, and no number of Python's for either
+    side. Stored stars below .5 come out rounded down, which makes none of them a given one.
+    """
+    users, movies, stars = columns["user_key"], columns["movie_key"], columns["stars"]
+    firsts = np.flatnonzero(np.diff(users, prepend=-1))
+    if (
+        len(users) < max(WALKED_RATINGS, DENSE_RATINGS * len(firsts))
+        or max(users.max(), movies.max()) >= SMALL_KEYS
+        or stars.min() < LEAST_WALKED_STARS
+        or stars.max() > MOST_WALKED_STARS
+    ):
+        return None
+    # Cast like this, other stars than the given ones never become the integer that the given ones become.
+    statement = (
+        f"SELECT group_concat(user_key * {SMALL_KEYS} + movie_key), group_concat(rated_at), "
+        f"group_concat(CAST(stars * {STARS_TO_INTEGERS:.1f} AS INTEGER)) "
+        "FROM json_each(?) AS given CROSS JOIN ratings "
+        f"ON ratings.user_key = given.value AND ratings.movie_key < {SMALL_KEYS}"
+    )
+    parts: list[list[NDArray[np.int64]]] = []
+    n_stored = 0
+    # Not all users at once, so that never much more is read than what turns out to be worth it.
+    for start in range(0, len(firsts), WALKED_USERS):
+        few = firsts[start : start + WALKED_USERS]
+        n_given = firsts[start + WALKED_USERS] if start + WALKED_USERS < len(firsts) else len(users)
+        texts = driver.execute(statement, (json.dumps(users[few].tolist()),)).fetchone()
+        parts.append([np.fromstring(text or "", np.int64, sep=",") for text in texts])
+        n_stored += len(parts[-1][0])
+        if n_stored > DENSE_TIMES_SQLITE * n_given:
+            return None
+    pairs, stored_at, stored_stars = map(np.concatenate, zip(*parts, strict=True))
+    given, stored = _common(users * SMALL_KEYS + movies, pairs)
+    found_stars, found_at = np.full(len(users), np.nan), np.full(len(users), UNTIMED)
+    found_stars[given] = stored_stars[stored] / STARS_TO_INTEGERS
+    found_at[given] = stored_at[stored]
+    return found_stars, found_at
+
+
+def _common(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the numbers stand that occur in both, in either at most once: in the one, and in the other."""
+    order = np.argsort(theirs, kind="stable")  # which takes no time where they ascend already
+    sorted_ = theirs[order]
+    places = np.searchsorted(sorted_, ours)
+    there = np.flatnonzero(np.append(sorted_, -1)[places] == ours)
+    return there, order[places[there]]
+
+
+def _looked_up_sqlite(
+    driver: Any, columns: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The same pair by pair."""
     stars, rated_at = columns["stars"].copy(), columns["rated_at"].copy()
     # Only what differs comes back: making Python's numbers costs more than comparing.
     rows: list[tuple[int, int, float | None, int | None]] = []

@@ -258,6 +258,8 @@ class Import(Table):
     unchanged: Mapped[int] = mapped_column(BigInteger, default=0)
     superseded: Mapped[int] = mapped_column(BigInteger, default=0)
     rejected: Mapped[int] = mapped_column(BigInteger, default=0)
+    # That `rows` took, over all attempts; what a killed one did behind its last slice is in neither.
+    seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
     errors: Mapped[list[Any]] = mapped_column(default=list)
     created_at: Mapped[datetime]
 

@@ -382,8 +382,7 @@ class Worker:
                         log.warning("jobs_rescued", worker=self.name, job_ids=rescued)
                 if time.monotonic() - swept_at > SWEEP_EVERY:
                     swept_at = time.monotonic()
-                    with self.database.reading() as session:
-                        swept = imports.clean_spool(self.settings, session)
+                    swept = imports.clean_spool(self.settings, self.database)
                     if swept:
                         log.info("spool_swept", worker=self.name, files=swept)
                 if (

@@ -6,13 +6,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.database import Database, alembic_config
 from app.errors import Misconfigured, Unavailable
 from app.tables import Table
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005"]  # oldest first
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006"]  # oldest first
 
 
 def test_upgrade_creates_exactly_the_tables_of_the_code(empty_database_url: str) -> None:
@@ -46,13 +46,24 @@ def test_two_upgrades_at_once_apply_the_migrations_once(empty_database_url: str)
     assert sorted(applied) == [[], [], [], REVISIONS]
 
 
-def test_the_history_of_activations_begins_with_the_pointer_of_before(empty_database_url: str) -> None:
-    database = Database(empty_database_url)
+def at_revision(url: str, revision: str) -> Database:
+    """A database as an earlier version of the code has left it."""
+    database = Database(url)
     config = alembic_config()
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config, revision)
         connection.commit()
+    return database
+
+
+def insert(connection: Connection, table: str, row: dict[str, object]) -> None:
+    names, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)
+
+
+def test_the_history_of_activations_begins_with_the_pointer_of_before(empty_database_url: str) -> None:
+    database = at_revision(empty_database_url, "0001")
     kept: dict[str, dict[str, object]] = {
         "jobs": {"job_id": 1, "kind": "training", "state": "succeeded", "payload": "{}"}
         | {"attempt": 1, "failures": 0, "max_attempts": 3, "heartbeat": 0, "progress": 1.0}
@@ -65,13 +76,31 @@ def test_the_history_of_activations_begins_with_the_pointer_of_before(empty_data
     }
     with database.engine.begin() as connection:
         for table, row in kept.items():
-            names = ", ".join(row)
-            values = ", ".join(f":{name}" for name in row)
-            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), row)
+            insert(connection, table, row)
     assert "0002" in database.upgrade()
     with database.engine.connect() as connection:
         found = connection.execute(text("SELECT generation, version, cause, activated_at FROM activations"))
         assert found.all() == [(5, 7, "request", 123)]
+    database.close()
+
+
+def test_imports_of_before_took_what_their_jobs_took(empty_database_url: str) -> None:
+    database = at_revision(empty_database_url, "0005")
+    job: dict[str, object] = {"kind": "import", "state": "succeeded", "payload": "{}", "attempt": 1}
+    job |= {"failures": 0, "max_attempts": 3, "heartbeat": 0, "progress": 1.0, "cancel_requested": False}
+    one: dict[str, object] = {"spool_path": "import-", "file_bytes": 9, "kind": "ratings", "format": "csv"}
+    one |= dict.fromkeys(["rows", "inserted", "updated", "unchanged", "superseded", "rejected"], 0)
+    times = {1: (5_000_000, 7_500_000), 2: (5_000_000, None), 3: (None, None), 4: (7_000_000, 5_000_000)}
+    with database.engine.begin() as connection:
+        for number, (started_at, finished_at) in times.items():
+            moments = {"created_at": 1, "started_at": started_at, "finished_at": finished_at}
+            insert(connection, "jobs", {"job_id": number, **job, **moments})
+            numbers = {"import_id": number, "job_id": number, "created_at": 1}
+            insert(connection, "imports", {**numbers, **one, "errors": "[]"})
+    assert "0006" in database.upgrade()
+    with database.engine.connect() as connection:
+        found = connection.execute(text("SELECT import_id, seconds FROM imports ORDER BY import_id")).all()
+    assert found == [(1, 2.5), (2, 0.0), (3, 0.0), (4, 0.0)]
     database.close()
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
 
 from app import catalogue, imports, jobs, packed_files, ratings
 from app.catalogue import MovieEntry
@@ -189,16 +190,14 @@ def test_rubbish_is_swept_from_the_spool_and_nothing_else(database: Database, se
     foreign.touch()
     for path in (waiting_file, old, foreign):
         os.utime(path, (0, 0))
-    with database.reading() as session:
-        assert imports.clean_spool(settings, session) == 2
+    assert imports.clean_spool(settings, database) == 2
     assert set(spooled_files(settings)) == {waiting_file, young, foreign}
     assert not ended_file.exists()
     assert view(database, waiting).state == "queued"
 
 
 def test_sweeping_a_spool_that_is_not_there_does_nothing(database: Database, settings: Settings) -> None:
-    with database.reading() as session:
-        assert imports.clean_spool(settings, session) == 0
+    assert imports.clean_spool(settings, database) == 0
 
 
 # The job.
@@ -303,6 +302,69 @@ def test_a_killed_import_counts_popularity_all_the_same(
     run(database, settings)
     with database.reading() as session:
         assert session.scalars(select(Movie.n_ratings)).all() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("end", ["cancelled while it waits", "cancelled while it runs", "changed"])
+def test_a_killed_import_that_is_given_up_counts_popularity_too(
+    end: str, database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "SLICE_ROWS", 7)
+    content = "user,movie,rating\n" + "".join(f"{n},{n % 3},3\n" for n in range(30))
+    import_id = submit(database, settings, content.encode())
+    with monkeypatch.context() as patch:
+        failing_at(4, "before", patch, Killed)
+        patch.setattr(ratings, "add_popularity", lambda *_: None)
+        with pytest.raises(Killed):
+            run(database, settings)
+    rescue(database)
+    job_id = view(database, import_id).job_id
+    if end == "cancelled while it waits":
+        with database.writing() as session:
+            jobs.request_cancel(session, job_id)
+        another = submit(database, settings, ratings_csv(3))
+        held = claim(database)
+        assert imports.clean_spool(settings, database) == 0, "the other one still adds its own"
+        imports.run(held, database, settings)
+        assert view(database, another).state == "succeeded"
+        assert imports.clean_spool(settings, database) == 1
+    elif end == "cancelled while it runs":
+        held = claim(database)
+        with database.writing() as session:
+            jobs.request_cancel(session, job_id)
+        held.beat()
+        with pytest.raises(JobCancelled):
+            imports.run(held, database, settings)
+    else:
+        [path] = spooled_files(settings)
+        path.write_bytes(content.encode().replace(b"25,1,3", b"25,1,9"))
+        run(database, settings)
+        assert view(database, import_id).state == "failed"
+    assert spooled_files(settings) == []
+    with database.reading() as session:
+        assert catalogue.uncounted_ratings(session) == {}
+        assert session.scalar(select(func.sum(Movie.n_ratings))) == n_ratings(database) > 20
+
+
+def test_ratings_that_are_stored_while_all_are_counted_count_once(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(database, settings, b"user,movie,rating\nu,m,4\n")
+    run(database, settings)
+    with database.writing() as session:
+        session.execute(update(Movie).values(n_ratings=0))
+    really_count = catalogue.uncounted_ratings
+
+    def count(session: Session) -> dict[int, int]:
+        found = really_count(session)
+        with database.writing() as other:
+            batch = RatingBatch.of([("late", "m", 3.0, None)])
+            ratings.store(other, batch, received_at=datetime.now(UTC))
+        return found
+
+    monkeypatch.setattr(catalogue, "uncounted_ratings", count)
+    imports._count_popularity(database)
+    with database.reading() as session:
+        assert catalogue.get(session, "m").n_ratings == 2
 
 
 def test_movies_complete_what_ratings_have_named(database: Database, settings: Settings) -> None:
@@ -499,6 +561,30 @@ def test_killed_at_any_slice_and_run_again_the_counts_are_exact(
         if not was_killed:
             break
     assert number > 8
+
+
+def test_rows_a_second_are_those_of_all_attempts_together(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "SLICE_ROWS", 7)
+    import_id = submit(database, settings, ratings_csv(FILE_ROWS))
+    with monkeypatch.context() as patch:
+        failing_at(4, "before", patch, Killed)
+        with pytest.raises(Killed):
+            run(database, settings)
+    killed = view(database, import_id)
+    assert killed.rows == 21
+    assert killed.rows_per_second
+    rescue(database)
+    assert view(database, import_id).rows_per_second == killed.rows_per_second, "waiting is no work"
+    with database.writing() as session:  # as if the first attempt had been slow
+        session.execute(update(Import).values(seconds=100.0))
+    assert view(database, import_id).rows_per_second == 0.2
+    run(database, settings)
+    done = view(database, import_id)
+    assert (done.state, done.rows) == ("succeeded", FILE_ROWS)
+    assert done.rows_per_second is not None
+    assert 0.1 < done.rows_per_second <= FILE_ROWS / 100
 
 
 @pytest.mark.parametrize("when", ["before", "written", "committed"])

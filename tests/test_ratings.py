@@ -12,7 +12,7 @@ from app import ratings
 from app.database import Database
 from app.errors import InvalidInput, NotFound, StorageFull, Unavailable
 from app.ratings import Counts, RatingBatch
-from app.tables import Rating, User, to_microseconds
+from app.tables import Movie, Rating, User, to_microseconds
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EARLIER = NOW - timedelta(days=1)
@@ -108,7 +108,10 @@ def test_many_batches_do_what_one_rating_at_a_time_would(
     dense: int, times: int, statement: tuple[int, ...], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ratings, "DENSE_RATINGS", dense)
+    monkeypatch.setattr(ratings, "WALKED_RATINGS", 1)
+    monkeypatch.setattr(ratings, "WALKED_USERS", 5)
     monkeypatch.setattr(ratings, "DENSE_TIMES", times)
+    monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", times)
     monkeypatch.setattr(ratings, "STATEMENT_ROWS", statement)
     rng = np.random.default_rng(1)
     expected_rows: dict[tuple[str, str], tuple[float, datetime]] = {}
@@ -170,6 +173,71 @@ def test_the_same_batch_again_changes_nothing(database: Database) -> None:
     rows: list[Row] = [(f"user{n % 7}", f"movie{n % 11}", 1.0 + n % 5, None) for n in range(77)]
     assert store(database, *rows) == Counts(inserted=77)
     assert store(database, *rows, at=LATER) == Counts(unchanged=77)
+
+
+@pytest.mark.parametrize("way", ["walked", "looked_up"])
+def test_stars_and_times_that_differ_in_the_last_digit_are_told_apart(
+    way: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratings, "WALKED_RATINGS", 1 if way == "walked" else 10**6)
+    if way == "walked":
+        monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", 100)
+        monkeypatch.delattr(ratings, "_looked_up_sqlite")
+    given = [0.5, float(np.nextafter(0.5, 1)), 1 / 1.7, 3.3, 5.0, 70 / 3, 999.9, 1e3, 0.1 + 0.5, 4.0]
+    others = [float(np.nextafter(one, 2)) for one in given]
+    long_ago = datetime(1890, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    moment = timedelta(microseconds=1)
+
+    def rows(stars: list[float], later: timedelta = timedelta()) -> list[Row]:
+        times = [long_ago, *[EARLIER] * 9]
+        return [("ann", f"m{i}", one, times[i] + later) for i, one in enumerate(stars)]
+
+    assert store(database, *rows(given)) == Counts(inserted=10)
+    assert store(database, *rows(given)) == Counts(unchanged=10)
+    assert store(database, *rows(others)) == Counts(updated=10)
+    assert sorted(stars for _, stars, _ in stored(database)) == sorted(others)
+    assert store(database, *rows(given, -moment)) == Counts(superseded=10)
+    assert store(database, *rows(others, moment)) == Counts(updated=10)
+    assert store(database, *rows(others, moment)) == Counts(unchanged=10)
+
+
+def test_stars_that_are_nearly_none_are_told_apart_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratings, "DENSE_RATINGS", 0)
+    monkeypatch.setattr(ratings, "WALKED_RATINGS", 1)
+    monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", 100)
+    few = [0.0, 2.0**-60, 2.0**-54, 0.25]
+    assert store(database, *(("ann", f"m{i}", one, NOW) for i, one in enumerate(few))) == Counts(inserted=4)
+    assert store(database, *(("ann", f"m{i}", one, NOW) for i, one in enumerate(few))) == Counts(unchanged=4)
+    assert store(database, ("ann", "m0", 2.0**-60, NOW), ("ann", "m1", 0.0, NOW)) == Counts(updated=2)
+    # These are compared with all that ann has, where less than .5 stands.
+    monkeypatch.delattr(ratings, "_looked_up_sqlite")
+    assert store(database, ("ann", "m2", 0.5, NOW), ("ann", "new", 0.5, NOW)) == Counts(inserted=1, updated=1)
+
+
+def test_reading_all_that_users_have_takes_no_pair_for_another(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ratings, "DENSE_RATINGS", 0)
+    monkeypatch.setattr(ratings, "WALKED_RATINGS", 1)
+    monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", 100)
+    store(database, ("ann", "near", 3.0, NOW), ("bob", "other", 3.0, NOW))
+    with database.writing() as session:
+        ann, bob = (
+            session.scalars(select(User.user_key).where(User.user_id == one)).one() for one in ("ann", "bob")
+        )
+        near = session.scalars(select(Movie.movie_key).where(Movie.movie_id == "near")).one()
+        assert bob == ann + 1
+        far = Movie(movie_key=2**31 + near, movie_id="far", created_at=NOW, updated_at=NOW)
+        session.add(far)
+        session.flush()
+        session.add(Rating(user_key=ann, movie_key=far.movie_key, stars=4.0, rated_at=to_microseconds(NOW)))
+    rows: list[Row] = [("ann", "near", 3.0, NOW), ("bob", "near", 4.0, NOW), ("bob", "other", 3.0, NOW)]
+    with monkeypatch.context() as patch:
+        patch.delattr(ratings, "_looked_up_sqlite")
+        assert store(database, *rows) == Counts(inserted=1, unchanged=2)
+    assert store(database, *rows, ("ann", "far", 4.0, NOW)) == Counts(unchanged=4)
 
 
 def test_opposed_batches_at_once_neither_deadlock_nor_lose_rows(database: Database) -> None:

@@ -49,7 +49,7 @@ class ImportStateView(BaseModel):
     kind: str
     format: str
     rows: int = Field(description="rows dealt with so far; the counts sum to it")
-    rows_per_second: float | None = Field(description="on average since the import was started")
+    rows_per_second: float | None = Field(description="on average, over all attempts")
     counts: CountsView
     errors: list[BadRow] = Field(description="the first 100 bad rows")
     error: str | None
