@@ -44,6 +44,7 @@ from benchmarks.negative_sample import read
 RELEVANT_AT_LEAST = 4.0
 GIVEN = (1, 3, 5, 10, 20, None)
 LEAST_RATINGS = 25  # of a held-out user
+ACTIVE_RATINGS = 100  # of everybody in the shape `active`
 AFTER_TRAINING = (
     *("linear_units", "linear_strength", "weighted_units", "weighted_strength", "like_strength"),
     *("grade_slope", "fold_in_length_power"),
@@ -62,6 +63,8 @@ def shaped(file: Path, shape: str) -> RatingRows:
         stars = np.clip(rows.stars + half, 0.5, 5).astype(np.float32)
         return RatingRows(rows.indptr, rows.indices, stars, rows.n_movies)
     rows = read(file)
+    if shape == "active":
+        return rows.rows(np.flatnonzero(rows.lengths >= ACTIVE_RATINGS))
     if shape in ("half-users", "few-users"):
         n = rows.n_users // (2 if shape == "half-users" else 8)
         return rows.rows(np.sort(rng.permutation(rows.n_users)[:n]))
@@ -133,7 +136,7 @@ class Trainer:
         graded = grading.rows(rows)
         rng = np.random.default_rng(configuration.seed)
         linear = LinearUnits.fit(graded, configuration.linear_units or 0, rng)
-        fitting = weighted_units.fitted(graded, configuration.weighted_units or 0, rng)
+        fitting = weighted_units.fitted(graded, configuration.weighted_units or 0, rng, linear.weights)
         while True:
             try:
                 next(fitting)
@@ -174,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fix", action="append", default=[])
     parser.add_argument("--splits", type=int, nargs="*", default=[42, 43, 44])
     parser.add_argument("--new-users", type=int, nargs="*", default=[7])
-    shapes = ("all", "half-users", "few-users", "popular", "thin", "wide")
+    shapes = ("all", "half-users", "few-users", "active", "popular", "thin", "wide")
     parser.add_argument("--shape", choices=shapes, default="all")
     parser.add_argument("--no-baselines", action="store_true")
     asked = parser.parse_args(arguments)

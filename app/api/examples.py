@@ -112,7 +112,7 @@ _CONFIGURATION = {
     "linear_strength": 6.0,
     "weighted_units": 64,
     "weighted_strength": 12.0,
-    "like_strength": 0.45,
+    "like_strength": 0.4,
     "grade_slope": 0.22,
     "epochs": 60,
     "batch_size": 38,

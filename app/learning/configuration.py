@@ -42,7 +42,7 @@ SAMPLED_UNITS = 2_000
 LINEAR_WEIGHTS = 4_000_000  # of all linear units together: 16 MB
 WEIGHTED_UNITS = 64
 WEIGHTED_WEIGHTS = 8_000_000  # of all weighted units together: 32 MB
-LIKE_STRENGTH = 0.45
+LIKE_STRENGTH = 0.4
 
 
 @dataclass(frozen=True)

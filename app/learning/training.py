@@ -240,7 +240,7 @@ def train(
         aside(lambda: LinearUnits.fit(graded, n_linear, for_linear)), lambda _: PreparationReport(0.0)
     )
     weighted = yield from _reporting(
-        weighted_units.fitted(graded, n_weighted, for_weighted),
+        weighted_units.fitted(graded, n_weighted, for_weighted, linear.weights),
         lambda done: PreparationReport(LINEAR_SHARE + (1 - LINEAR_SHARE) * done),
     )
     rbm = RBM.initial(

@@ -98,7 +98,7 @@ def test_linear_units_never_take_more_memory_than_a_bound_however_wide_the_catal
 def test_weighted_units_and_the_judge_have_a_say_in_the_rated_design_alone() -> None:
     for n_users, n_movies, n_units in ((943, 1_682, 64), (12, 1_682, 12), (10**6, 5_000_000, 1)):
         resolved = TrainingConfiguration().resolved(n_users, n_movies, 100 * n_users)
-        assert (resolved.weighted_units, resolved.like_strength) == (n_units, 0.45)
+        assert (resolved.weighted_units, resolved.like_strength) == (n_units, 0.4)
     joint = TrainingConfiguration(design="joint").resolved(943, 1_682, 100_000)
     assert (joint.weighted_units, joint.like_strength) == (0, 0.0)
     chosen = TrainingConfiguration(weighted_units=7, like_strength=0.0).resolved(943, 1_682, 100_000)

@@ -146,10 +146,10 @@ def test_scores_are_log_odds_of_rated_by_all_kinds_of_units_and_of_liked(
     weighted = trained.weighted.hidden_mean(trained.grading.rows(fan))
     reconstruction = trained.weighted.reconstruction(weighted)[0]
     expected += settings.weighted_strength * (reconstruction - reconstruction.mean())
-    assert settings.like_strength == 0.45
+    assert settings.like_strength == 0.4
     liked = trained.judge.log_odds(fan)[0]
     user_bias = trained.judge.fold_in(fan)[0][0]
-    expected += 0.45 * (liked - user_bias - trained.judge.liked_log_odds)
+    expected += 0.4 * (liked - user_bias - trained.judge.liked_log_odds)
     np.testing.assert_allclose(trained.scores(fan)[0], expected, rtol=1e-3, atol=1e-4)
 
 

@@ -212,6 +212,15 @@ def test_a_vocabulary_of_another_size_is_refused(camps: RatingRows) -> None:
         next(train(camps, vocabulary(3), SHORT))
 
 
+def test_weighted_units_grow_out_of_the_linear_ones_whatever_the_seed(camps: RatingRows) -> None:
+    def weighted(seed: int, **settings: int) -> np.ndarray:
+        machines, _ = finish(camps, dataclasses.replace(SHORT, seed=seed, weighted_units=6, **settings))
+        return machines.weighted.weights
+
+    np.testing.assert_array_equal(weighted(0), weighted(1))
+    assert np.abs(weighted(0, linear_units=0) - weighted(1, linear_units=0)).max() > 0.01
+
+
 def test_no_array_of_users_times_movies_ever_exists() -> None:
     rng = np.random.default_rng(0)
     n_users, n_movies = 3_000, 4_000

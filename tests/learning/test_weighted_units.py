@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from app.learning import weighted_units
 from app.learning.preferences import RatingRows
-from app.learning.rbm import Sparse
+from app.learning.rbm import Dense, Sparse
 from app.learning.weighted_units import WeightedUnits, fitted
 from tests.learning.tastes import DRAMA, N_MOVIES, ROMANCE, SCIENCE_FICTION, two_camps
 
@@ -219,6 +219,23 @@ def test_progress_rises_to_one_and_equal_seeds_give_equal_units(
     monkeypatch.undo()
     np.testing.assert_allclose(fit(graded, 3, 5).weights, units.weights, rtol=1e-4, atol=1e-6)
     assert fit(graded, 3, 5).weights.tobytes() == fit(graded, 3, 5).weights.tobytes()
+
+
+def test_where_learning_starts_is_no_matter_of_chance_or_of_scale(graded: Sparse) -> None:
+    start = np.random.default_rng(2).normal(0, 1, (12, 5)).astype(np.float32)
+    first = begun(graded, 3, start, seed=0)
+    np.testing.assert_allclose(begun(graded, 3, 50 * start, seed=1), first, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(begun(graded, 3, start[:, :3], seed=2), first)  # the leading columns
+    assert np.abs(first - fit(graded, 3).weights).max() > 0.01
+    # Columns that are not given are drawn, and nothing at all says nothing.
+    one, other = (begun(graded, 3, start[:, :2], seed) for seed in (0, 1))
+    assert np.abs(one - other).max() > 0.01
+    for nothing in (start[:, :0], np.zeros_like(start)):
+        np.testing.assert_array_equal(begun(graded, 3, nothing, seed=0), fit(graded, 3).weights)
+
+
+def begun(graded: Sparse, n_units: int, start: Dense, seed: int) -> Dense:
+    return finished(fitted(graded, n_units, np.random.default_rng(seed), start))[0].weights
 
 
 def test_long_rows_are_squared_in_parts(graded: Sparse, monkeypatch: pytest.MonkeyPatch) -> None:
