@@ -47,7 +47,7 @@ LEAST_RATINGS = 25  # of a held-out user
 ACTIVE_RATINGS = 100  # of everybody in the shape `active`
 AFTER_TRAINING = (
     *("linear_units", "linear_strength", "weighted_units", "weighted_strength", "like_strength"),
-    *("grade_slope", "fold_in_length_power"),
+    *("grade_slope", "fold_in_length_power", "popularity_ratings"),
 )
 
 Settings = dict[str, Any]

@@ -81,6 +81,9 @@ class RetrainIn(Strict):
     liked_at_least: float | None = None
     rank_liked_at_least: float | None = None
     fold_in_length_power: float | None = None
+    popularity_ratings: float | None = Field(
+        None, description="what popularity weighs in every list, in ratings of the user"
+    )
     seed: int | None = None
     warm_start: StrictBool | None = Field(
         None,

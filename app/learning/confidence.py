@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.learning.crowd import Crowd, rng_of
 from app.learning.folded_in import FoldedIn
-from app.learning.ranking import POPULARITY_RATINGS, Scores
+from app.learning.ranking import Scores
 
 MEMBERS = 8  # of the ensemble; twice as many move a confidence by a few hundredths and cost twice as much
 LONGEST_MEMBER = 64  # ratings of each, so that long profiles cost no more
@@ -29,7 +29,7 @@ def confidence(
     - S, the variance of this user's 100 best scores: how far apart the list's movies are at all.
     - U, the mean squared difference between the score and those of an ensemble of profiles, drawn as the
       Bayesian bootstrap draws them (Rubin 1981; with a prior, a Dirichlet process: Ferguson 1973): each of
-      n + 2 ratings is one of the user's n with probability n / (n + 2), else one of the crowd. Two is what
+      n + p ratings is one of the user's n with probability n / (n + p), else one of the crowd; p is what
       popularity weighs in the blend, too. Ratings that agree make it small, and so do many. Of long profiles
       64 ratings are drawn, and the difference is made smaller by as much as it is larger for that (the m out
       of n bootstrap: Bickel, Götze and van Zwet 1997).
@@ -56,7 +56,7 @@ def confidence(
     spread = float(best @ best) / n_compared
     difference = (_imagined(folded, crowd, columns) - shown).astype(np.float64)
     uncertainty = np.einsum("nm,nm->m", difference, difference) / MEMBERS
-    uncertainty *= min(1.0, LONGEST_MEMBER / (folded.n_ratings + POPULARITY_RATINGS))
+    uncertainty *= min(1.0, LONGEST_MEMBER / max(folded.n_ratings + machines.popularity_ratings, 1.0))
     uncertainty += 1 / (machines.popularity[columns] + 0.5) + 1 / (machines.likes[columns] + 0.5)
     result: NDArray[np.float32] = (spread / (spread + uncertainty)).astype(np.float32)
     return result
@@ -66,13 +66,15 @@ def _imagined(folded: FoldedIn, crowd: Crowd, columns: NDArray[np.integer[Any]])
     """The scores by profiles that this user might as well have had, shape (MEMBERS, m).
 
     A movie drawn twice for one member counts once, by the user's own rating where there is one. Members stand
-    for all n + 2 ratings: that they hold fewer different ones is no uncertainty.
+    for all n + p ratings: that they hold fewer different ones is no uncertainty.
     """
     rng = rng_of(folded.columns, folded.stars)
     n, machines = folded.n_ratings, folded.machines
-    length = min(n + round(POPULARITY_RATINGS), LONGEST_MEMBER)
-    # A number from 0 to n + 2 is one of the user's ratings, or beyond n one of the crowd's.
-    drawn = (rng.random((MEMBERS, length)) * (n + POPULARITY_RATINGS)).astype(np.int64)
+    others_weigh = machines.popularity_ratings
+    stand_for = n + round(others_weigh)
+    length = min(stand_for, LONGEST_MEMBER)
+    # A number from 0 to n + p is one of the user's ratings, or beyond n one of the crowd's.
+    drawn = (rng.random((MEMBERS, length)) * (n + others_weigh)).astype(np.int64)
     parts = np.zeros((MEMBERS, n + 1), np.bool_)
     parts[np.arange(MEMBERS)[:, None], np.minimum(drawn, n)] = True
     parts = parts[:, :n]
@@ -88,4 +90,4 @@ def _imagined(folded: FoldedIn, crowd: Crowd, columns: NDArray[np.integer[Any]])
             of_crowd[member, number] = True
             seen.add((member, column))
     crowd_ratings = FoldedIn.of_ratings(machines, others.astype(np.int32), stars)
-    return folded.of_parts(parts, columns, crowd_ratings, of_crowd, as_long_as=n + round(POPULARITY_RATINGS))
+    return folded.of_parts(parts, columns, crowd_ratings, of_crowd, as_long_as=stand_for)

@@ -71,6 +71,7 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
 
 _SINCE_FORMAT_3 = frozenset({"weighted_weights"})
 _BEFORE_FORMAT_3 = {"weighted_units": 0, "like_strength": 0.0}  # settings of machines without these parts
+_ONCE_FIXED = {"popularity_ratings": 2.0}  # before it was a setting
 
 # The head of an array as NumPy writes it. NumPy's own reader parses it as Python and fails in many ways.
 _ARRAY_HEADER = re.compile(
@@ -166,6 +167,7 @@ def load(data: bytes | mmap.mmap) -> Machines:
         settings = dict(header["configuration"])
         if header["format"] < FORMAT:
             settings = _BEFORE_FORMAT_3 | settings
+        settings = _ONCE_FIXED | settings
         configuration = TrainingConfiguration.from_dict(settings)
         calibration, grading = header["calibration"], header["grading"]
         machines = Machines(
@@ -338,7 +340,11 @@ def _check(machines: Machines) -> None:
     for what, (found, wanted) in expected.items():
         if found != wanted:
             raise UnreadableModelFile("wrong shape", f"{what}: {found} where {wanted} are expected")
-    if configuration.rank_liked_at_least is None or configuration.like_strength is None:
+    if None in (
+        configuration.rank_liked_at_least,
+        configuration.like_strength,
+        configuration.popularity_ratings,
+    ):
         raise UnreadableModelFile("inconsistent", "the configuration is not resolved")
     arrays = {
         "weights": machines.rbm.weights,

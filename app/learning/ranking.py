@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from app.learning.preferences import RatingRows
 
-POPULARITY_RATINGS = 2.0  # weight of popularity in every blend, in ratings of the user
-LITTLE_EVIDENCE = 5  # ratings; with fewer a list is called blended, popularity still weighs a third
+LITTLE_EVIDENCE = 5  # ratings; with fewer a list is called blended: popularity weighs a third, or more
 
 Scores = NDArray[np.floating[Any]]
 
@@ -63,18 +62,23 @@ def top_rows(scores: Scores, limit: int, excluded: RatingRows | None = None) -> 
     return result
 
 
-def machine_weight(n_ratings: int | NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """The weight n / (n + 2) of the machine's score beside popularity's, for n ratings of a user.
+def machine_weight(
+    n_ratings: int | NDArray[np.integer[Any]], popularity_ratings: float
+) -> NDArray[np.float64]:
+    """The weight n / (n + popularity_ratings) of the machine's score beside popularity's, for n ratings.
 
-    Popularity counts as two ratings that agree with everyone. On ML-100K this gains nDCG@10 at every n: .05
-    with one rating, .04 with three, .02 with five, .004 with ten.
+    So popularity counts as some ratings that agree with everyone.
     """
     n = np.asarray(n_ratings, dtype=np.float64)
-    return n / (n + POPULARITY_RATINGS)
+    weight: NDArray[np.float64] = n / np.maximum(n + popularity_ratings, 1e-9)  # without either: no machine
+    return weight
 
 
 def blended(
-    machine_scores: Scores, popularity_scores: Scores, n_ratings: int | NDArray[np.integer[Any]]
+    machine_scores: Scores,
+    popularity_scores: Scores,
+    n_ratings: int | NDArray[np.integer[Any]],
+    popularity_ratings: float,
 ) -> NDArray[np.float32]:
     """Lean on popularity while little is known of a user: a weighted mean of two scores on one scale.
 
@@ -85,11 +89,12 @@ def blended(
         machine_scores: shape (n_movies,) or (n_users, n_movies).
         popularity_scores: shape (n_movies,).
         n_ratings: how many ratings the machine's scores are folded in from; one number, or one for each user.
+        popularity_ratings: what popularity weighs, in such ratings.
 
     Returns:
         float32 in the shape of `machine_scores`.
     """
-    weight = machine_weight(n_ratings).astype(np.float32)[..., None]
+    weight = machine_weight(n_ratings, popularity_ratings).astype(np.float32)[..., None]
     return (weight * machine_scores + (1 - weight) * popularity_scores).astype(np.float32, copy=False)
 
 

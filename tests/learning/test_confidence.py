@@ -89,6 +89,23 @@ def test_it_is_between_0_and_1_the_same_every_time_and_whatever_else_is_asked(tr
     assert of(trained, fan(3), np.empty(0, np.int64)).size == 0
 
 
+def test_popularity_may_weigh_nothing_or_much(trained: Machines) -> None:
+    means = []
+    for ratings in (0.0, 2.0, 30.5):
+        configuration = dataclasses.replace(trained.configuration, popularity_ratings=ratings)
+        machines = dataclasses.replace(trained, configuration=configuration)
+        row = fan(3)
+        np.testing.assert_allclose(
+            FoldedIn.of(machines, row).blended_scores(), machines.blended_scores(row)[0], rtol=1e-4, atol=1e-4
+        )
+        for n in (0, 1):
+            found = of(machines, fan(n))
+            assert ((found > 0) & (found < 1)).all()
+        np.testing.assert_array_equal(machines.blended_scores(fan(0))[0], machines.popularity_scores())
+        means.append(machines.blended_scores(row)[0, ASKED].mean())
+    assert means[0] > means[1] > means[2]  # the less popularity weighs, the more the fan's own taste
+
+
 def test_long_profiles_are_measured_on_a_part_of_them(trained: Machines) -> None:
     long = RatingRows.single(np.arange(50), np.where(np.arange(50) < 20, 5.0, 2.0), N_MOVIES)
     assert 0.5 < float(of(trained, long, np.arange(50, 60)).mean()) < 1

@@ -147,12 +147,14 @@ def test_the_first_format_says_what_to_do(data: bytes) -> None:
 
 def test_the_format_before_is_read_and_scores_as_it_did(small: Machines) -> None:
     """Format 2 had neither weighted units nor the judge's part in the score."""
-    wanted = dataclasses.replace(small.configuration, weighted_units=0, like_strength=0.0)
+    wanted = dataclasses.replace(
+        small.configuration, weighted_units=0, like_strength=0.0, popularity_ratings=2.0
+    )
     before = dataclasses.replace(small, weighted=WeightedUnits.none(N_MOVIES), configuration=wanted)
 
     def as_written_then(arrays: dict[str, np.ndarray]) -> None:
         header = json.loads(arrays["header"].tobytes())
-        for name in ("weighted_units", "weighted_strength", "like_strength"):
+        for name in ("weighted_units", "weighted_strength", "like_strength", "popularity_ratings"):
             del header["configuration"][name]
         del header["weighted"]
         header["format"] = 2

@@ -44,15 +44,17 @@ def test_rows_leave_out_what_is_excluded_and_fill_up_with_minus_one() -> None:
     assert top_rows(scores, 1).tolist() == [[0], [2]]
 
 
-def test_popularity_counts_as_two_ratings() -> None:
+def test_popularity_counts_as_some_ratings() -> None:
     machine, popular = np.array([0.0, -4.0]), np.array([-2.0, -2.0])
-    assert blended(machine, popular, 0).tolist() == [-2.0, -2.0]
-    assert blended(machine, popular, 2).tolist() == [-1.0, -3.0]
-    many = blended(np.tile(machine, (3, 1)), popular, np.array([0, 2, 998]))
+    assert blended(machine, popular, 0, 2.0).tolist() == [-2.0, -2.0]
+    assert blended(machine, popular, 2, 2.0).tolist() == [-1.0, -3.0]
+    assert blended(machine, popular, 2, 6.0).tolist() == [-1.5, -2.5]
+    many = blended(np.tile(machine, (3, 1)), popular, np.array([0, 2, 998]), 2.0)
     expected = np.array([[-2.0, -2.0], [-1.0, -3.0], [-0.004, -3.996]])
     np.testing.assert_allclose(many, expected, atol=1e-5)
     assert many.dtype == np.float32
-    assert machine_weight(np.array([0, 1, 1_000_000])).tolist() == pytest.approx([0, 1 / 3, 1], abs=1e-5)
+    assert machine_weight(np.array([0, 1, 10**6]), 2.0).tolist() == pytest.approx([0, 1 / 3, 1], abs=1e-5)
+    assert machine_weight(np.array([0, 1]), 0.0).tolist() == [0, 1]  # of whom nothing is known, nothing
 
 
 def test_what_cannot_be_judged_comes_after_all_others() -> None:
