@@ -127,7 +127,7 @@ _CONFIGURATION = {
     "liked_at_least": 3.0,
     "rank_liked_at_least": 4.0,
     "fold_in_length_power": 0.75,
-    "popularity_ratings": 2.19,
+    "popularity_ratings": 4.0,
     "seed": 0,
 }
 _SHA256 = "daec2c16357b5c8858b39843795862d5058c6af01fee4b143b28cf3cbddb8acc"

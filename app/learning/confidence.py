@@ -56,7 +56,9 @@ def confidence(
     spread = float(best @ best) / n_compared
     difference = (_imagined(folded, crowd, columns) - shown).astype(np.float64)
     uncertainty = np.einsum("nm,nm->m", difference, difference) / MEMBERS
-    uncertainty *= min(1.0, LONGEST_MEMBER / max(folded.n_ratings + machines.popularity_ratings, 1.0))
+    uncertainty *= min(
+        1.0, LONGEST_MEMBER / max(folded.n_ratings + machines.configuration.popularity_ratings, 1.0)
+    )
     uncertainty += 1 / (machines.popularity[columns] + 0.5) + 1 / (machines.likes[columns] + 0.5)
     result: NDArray[np.float32] = (spread / (spread + uncertainty)).astype(np.float32)
     return result
@@ -70,7 +72,7 @@ def _imagined(folded: FoldedIn, crowd: Crowd, columns: NDArray[np.integer[Any]])
     """
     rng = rng_of(folded.columns, folded.stars)
     n, machines = folded.n_ratings, folded.machines
-    others_weigh = machines.popularity_ratings
+    others_weigh = machines.configuration.popularity_ratings
     stand_for = n + round(others_weigh)
     length = min(stand_for, LONGEST_MEMBER)
     # A number from 0 to n + p is one of the user's ratings, or beyond n one of the crowd's.

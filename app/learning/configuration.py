@@ -43,9 +43,6 @@ LINEAR_WEIGHTS = 4_000_000  # of all linear units together: 16 MB
 WEIGHTED_UNITS = 64
 WEIGHTED_WEIGHTS = 8_000_000  # of all weighted units together: 32 MB
 LIKE_STRENGTH = 0.4
-POPULARITY_RATINGS = 2.0  # where people have as many ratings as next
-RATINGS_OF_THEM = 100
-POPULARITY_POWER = 1.5
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ class TrainingConfiguration:
     liked_at_least: float = _real(3.0, -1e6, 1e6)
     rank_liked_at_least: float | None = _real(None, -1e6, 1e6)
     fold_in_length_power: float = _real(0.75, 0.0, 2.0)
-    popularity_ratings: float | None = _real(None, 0.0, 10_000.0)
+    popularity_ratings: float = _real(4.0, 0.0, 10_000.0)
     seed: int = _whole(0, 0, 2**63 - 1)
 
     def validated(self) -> Self:
@@ -172,9 +169,6 @@ class TrainingConfiguration:
             filled["weighted_units"] = most if self.design == "rated" else 0
         if self.like_strength is None:
             filled["like_strength"] = LIKE_STRENGTH if self.design == "rated" else 0.0
-        if self.popularity_ratings is None:
-            longer = n_ratings / n_users / RATINGS_OF_THEM
-            filled["popularity_ratings"] = round(POPULARITY_RATINGS * longer**POPULARITY_POWER, 2)
         if self.learning_rate is None:
             filled["learning_rate"] = 0.05 if persistent else 0.15 if self.design == "rated" else 0.1
         if self.weight_decay is None:

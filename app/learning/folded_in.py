@@ -94,7 +94,7 @@ class FoldedIn:
             liked = machines.judge.location(np.zeros_like(bias), judged)[0]
             liked *= np.float32(settings.like_strength)
             scores += liked
-        return blended(scores, machines.popularity_scores(), self.n_ratings, machines.popularity_ratings)
+        return blended(scores, machines.popularity_scores(), self.n_ratings, settings.popularity_ratings)
 
     def of_parts(
         self,
@@ -208,7 +208,7 @@ class FoldedIn:
             scores += machines.weighted.above_mean(weighted * np.float32(settings.weighted_strength), columns)
         if liked is not None:
             scores += liked * np.float32(settings.like_strength or 0.0)
-        return blended(scores, machines.popularity_scores()[columns], lengths, machines.popularity_ratings)
+        return blended(scores, machines.popularity_scores()[columns], lengths, settings.popularity_ratings)
 
     def _hidden(self, inputs: Matrix, lengths: NDArray[np.integer[Any]]) -> Matrix:
         inputs = inputs * self.machines.fold_in_scale(lengths)[:, None]

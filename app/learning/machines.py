@@ -214,7 +214,9 @@ class Machines:
         popularity = self.popularity_scores()
         if columns is not None:
             popularity = popularity[columns]
-        return blended(self.scores(rows, columns), popularity, rows.lengths, self.popularity_ratings)
+        return blended(
+            self.scores(rows, columns), popularity, rows.lengths, self.configuration.popularity_ratings
+        )
 
     def movie_vectors(self) -> Dense:
         """What a movie means to the hidden units: the weights of all its units side by side.
@@ -245,11 +247,6 @@ class Machines:
     def pairs(self) -> Pairs:
         """What one movie says about another by the linear units; see there what is kept of it."""
         return Pairs(self.linear)
-
-    @property
-    def popularity_ratings(self) -> float:
-        """What popularity weighs beside the machine, in ratings of the user."""
-        return self.configuration.popularity_ratings or 0.0
 
     @cached_property
     def of_watching(self) -> Machines:

@@ -340,11 +340,7 @@ def _check(machines: Machines) -> None:
     for what, (found, wanted) in expected.items():
         if found != wanted:
             raise UnreadableModelFile("wrong shape", f"{what}: {found} where {wanted} are expected")
-    if None in (
-        configuration.rank_liked_at_least,
-        configuration.like_strength,
-        configuration.popularity_ratings,
-    ):
+    if configuration.rank_liked_at_least is None or configuration.like_strength is None:
         raise UnreadableModelFile("inconsistent", "the configuration is not resolved")
     arrays = {
         "weights": machines.rbm.weights,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.learning.preferences import RatingRows
 
-LITTLE_EVIDENCE = 5  # ratings; with fewer a list is called blended: popularity weighs a third, or more
+LITTLE_EVIDENCE = 5  # ratings; with fewer a list is called blended: by default popularity weighs half then
 
 Scores = NDArray[np.floating[Any]]
 

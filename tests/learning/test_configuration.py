@@ -105,17 +105,5 @@ def test_weighted_units_and_the_judge_have_a_say_in_the_rated_design_alone() -> 
     assert (chosen.weighted_units, chosen.like_strength) == (7, 0.0)
 
 
-def test_the_longer_rows_are_the_more_ratings_it_takes_to_outweigh_popularity() -> None:
-    def weight(mean_length: float, **settings: float) -> float | None:
-        resolved = TrainingConfiguration(**settings).resolved(1_000, 2_000, round(1_000 * mean_length))
-        return resolved.popularity_ratings
-
-    found = [weight(length) or 0.0 for length in (25, 100, 200, 400)]
-    assert found == sorted(found)
-    assert found[1] == 2.0
-    assert found[2] > 4.0
-    assert weight(400, popularity_ratings=0.0) == 0.0
-
-
 def test_a_batch_is_never_larger_than_the_data() -> None:
     assert TrainingConfiguration(batch_size=500).resolved(12, 20, 100).batch_size == 12
