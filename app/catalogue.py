@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import re
+import time
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,10 @@ COMMON_MOVIES = 16_000
 COST_OF_LOOKUP = 1.0
 COST_OF_STEP = 1.0
 COST_OF_WORD = 0.3
+# How common a word is is remembered for a while if more movies than this have it: counting them takes long.
+REMEMBERED_FROM = 500
+REMEMBERED_SECONDS = 300.0
+REMEMBERED_WORDS = 20_000
 # How many movies pass a filter by genre or year, for want of knowing better.
 FILTERED_SHARE = 0.1
 
@@ -110,6 +115,8 @@ class MovieCard:
 
 # Cards by engine, with the generation that they are of. Replaced whole, so requests need no lock.
 _kept: WeakKeyDictionary[Any, tuple[int, dict[str, MovieCard]]] = WeakKeyDictionary()
+# By engine, how many movies have a word, and when they were counted; "" is the word that all have.
+_numbers: WeakKeyDictionary[Any, dict[str, tuple[int, float]]] = WeakKeyDictionary()
 _GENERATION = select(CatalogueState.generation)
 
 
@@ -292,7 +299,7 @@ def page(
         # Not by the index of popularity: it would look at every movie, to see whether it is one of these.
         popularity = popularity + 0
         statement = statement.where(_is_among(session, keys))
-    conditions += [Movie.title_words.like(f"% {_escaped(word)}%", escape="\\") for word in asked]
+    conditions += [_has(session, word) for word in asked]
     for condition in conditions:
         statement = statement.where(condition)
     if cursor is not None:
@@ -469,16 +476,8 @@ def _keys_to_look_up(
     """
     if not asked:
         return None
-    counts = [
-        select(func.count())
-        .select_from(select(MovieWord.movie_key).where(_begins(word)).limit(COMMON_MOVIES + 1).subquery())
-        .scalar_subquery()
-        for word in asked
-    ]
-    last_key, *found = session.execute(
-        select(select(func.max(Movie.movie_key)).scalar_subquery(), *counts)
-    ).one()
-    n_movies = max(last_key or 1, *found)
+    n_movies, *found = _numbers_of(session, ["", *asked])
+    n_movies = max(n_movies, *found, 1)
     by_number = sorted(zip(found, asked, strict=True))
     share = (FILTERED_SHARE if filtered else 1.0) * math.prod(n / n_movies for n in found)
     walk = COST_OF_STEP * min(n_movies, wanted / share if share else math.inf)
@@ -493,6 +492,46 @@ def _keys_to_look_up(
         choices.append((COST_OF_WORD * sum(numbers) + COST_OF_LOOKUP * n_both, intersect(*keys)))
     cost, cheapest = min(choices, key=lambda choice: choice[0], default=(math.inf, None))
     return cheapest if cost < walk else None
+
+
+def _numbers_of(session: Session, asked: Sequence[str]) -> list[int]:
+    """How many movies have each word, up to about `COMMON_MOVIES`; "" is had by all, of which there are more.
+
+    Those of common words are at most `REMEMBERED_SECONDS` old. They decide how movies are searched, not which
+    ones are found.
+    """
+    now = time.monotonic()
+    remembered = _numbers.setdefault(session.get_bind(), {})
+    known: dict[str, int] = {}
+    for word in asked:
+        number, counted_at = remembered.get(word, (0, -math.inf))
+        if now - counted_at < REMEMBERED_SECONDS:
+            known[word] = number
+    if unknown := [word for word in asked if word not in known]:
+        columns = [_count(word).scalar_subquery() for word in unknown]
+        for word, number in zip(unknown, session.execute(select(*columns)).one(), strict=True):
+            known[word] = number or 0
+            if known[word] > REMEMBERED_FROM:
+                if len(remembered) >= REMEMBERED_WORDS:
+                    remembered.clear()
+                remembered[word] = (known[word], now)
+    return [known[word] for word in asked]
+
+
+def _count(word: str) -> Select[Any]:
+    if not word:
+        return select(func.max(Movie.movie_key))
+    some = select(MovieWord.movie_key).where(_begins(word)).limit(COMMON_MOVIES + 1)
+    return select(func.count()).select_from(some.subquery())
+
+
+def _has(session: Session, word: str) -> ColumnElement[bool]:
+    """Whether a title has a word that begins so."""
+    if session.get_bind().dialect.name == "postgresql":
+        # Its planner takes LIKE for so rare that it reads and sorts all movies rather than walk them by
+        # popularity until there are enough.
+        return func.strpos(Movie.title_words, f" {word}") > 0
+    return Movie.title_words.like(f"% {_escaped(word)}%", escape="\\")
 
 
 def _is_among(session: Session, keys: SelectBase) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from app import catalogue, ratings
@@ -133,6 +134,42 @@ def test_rare_and_common_words_are_found_alike(
     assert found(database, query="th the bl blue red") == []
     assert found(database, query="the")[:2] == ["9", "3"]
     assert len(found(database, query="t")) == 10
+
+
+def test_common_words_are_counted_once_in_a_while(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "REMEMBERED_FROM", 2)
+    counted: list[int] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "count(" in statement or "max(" in statement:
+            counted.append(statement.count("count("))
+
+    def counts_of(query: str) -> list[int]:
+        counted.clear()
+        assert found(database, query=query) == expected
+        return list(counted)
+
+    store(database, *(MovieEntry(f"{n}", f"The {('Red', 'Blue')[n % 3 == 0]} Cat") for n in range(5)))
+    event.listen(database.engine, "before_cursor_execute", note)
+    expected = ["4", "2", "1"]
+    assert counts_of("the red") == [2]
+    assert counts_of("the red") == []
+    expected = ["3", "0"]
+    assert counts_of("the blue") == counts_of("the blue") == [1]  # two movies are not common
+    # What is remembered says how to search, not what there is.
+    store(database, *(MovieEntry(f"{n}", "The Red Dog") for n in range(5, 9)))
+    expected = ["8", "7", "6", "5", "4", "2", "1"]
+    assert counts_of("the red") == []
+    with monkeypatch.context() as later:
+        later.setattr(catalogue, "REMEMBERED_SECONDS", 0.0)
+        assert counts_of("the red") == [2]
+    monkeypatch.setattr(catalogue, "REMEMBERED_WORDS", 3)
+    expected = ["8", "7", "6", "5"]
+    assert counts_of("dog") == [1]  # forgets the others, of which there are enough
+    assert counts_of("dog") == [0]  # but how many movies there are
+    assert counts_of("dog") == []
 
 
 def test_filters_by_genre_and_year(database: Database) -> None:
