@@ -213,7 +213,7 @@ def test_a_vocabulary_of_another_size_is_refused(camps: RatingRows) -> None:
 
 
 def test_weighted_units_grow_out_of_the_linear_ones_whatever_the_seed(camps: RatingRows) -> None:
-    def weighted(seed: int, **settings: int) -> np.ndarray:
+    def weighted(seed: int, **settings: Any) -> np.ndarray:
         machines, _ = finish(camps, dataclasses.replace(SHORT, seed=seed, weighted_units=6, **settings))
         return machines.weighted.weights
 
