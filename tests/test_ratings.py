@@ -201,12 +201,17 @@ def test_stars_and_times_that_differ_in_the_last_digit_are_told_apart(
     assert store(database, *rows(others, moment)) == Counts(unchanged=10)
 
 
-def test_stars_that_are_nearly_none_are_told_apart_too(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def read_all_that_users_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare on SQLite as with a large file, however few ratings there are."""
     monkeypatch.setattr(ratings, "DENSE_RATINGS", 0)
     monkeypatch.setattr(ratings, "WALKED_RATINGS", 1)
     monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", 100)
+
+
+def test_stars_that_are_nearly_none_are_told_apart_too(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_all_that_users_have(monkeypatch)
     few = [0.0, 2.0**-60, 2.0**-54, 0.25]
     assert store(database, *(("ann", f"m{i}", one, NOW) for i, one in enumerate(few))) == Counts(inserted=4)
     assert store(database, *(("ann", f"m{i}", one, NOW) for i, one in enumerate(few))) == Counts(unchanged=4)
@@ -219,9 +224,7 @@ def test_stars_that_are_nearly_none_are_told_apart_too(
 def test_reading_all_that_users_have_takes_no_pair_for_another(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ratings, "DENSE_RATINGS", 0)
-    monkeypatch.setattr(ratings, "WALKED_RATINGS", 1)
-    monkeypatch.setattr(ratings, "DENSE_TIMES_SQLITE", 100)
+    read_all_that_users_have(monkeypatch)
     store(database, ("ann", "near", 3.0, NOW), ("bob", "other", 3.0, NOW))
     with database.writing() as session:
         ann, bob = (

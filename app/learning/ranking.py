@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.learning.preferences import RatingRows
 
-LITTLE_EVIDENCE = 5  # ratings; with fewer a list is called blended: by default popularity weighs half then
+LITTLE_EVIDENCE = 5  # ratings; with fewer a list is called blended: by default popularity weighs half or more
 
 Scores = NDArray[np.floating[Any]]
 
