@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 # The system's certificates, so that a company's proxy works.
 export UV_SYSTEM_CERTS ?= 1
 
-.PHONY: help setup run test check lint format lock clean
+.PHONY: help setup run test test-all check lint bench format lock clean
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.stamp ## make .venv with the locked dependencies and the project
 
@@ -19,21 +19,29 @@ $(VENV)/.stamp: pyproject.toml requirements.lock
 	  echo "This Python has no venv module. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 run: setup ## start the demo on http://127.0.0.1:8000
 	$(BIN)/harmonium demo
 
-test: setup ## all tests, on SQLite and, where it is installed, on PostgreSQL
+test: setup ## the quick tests, on SQLite and, where it is installed, on PostgreSQL
 	$(BIN)/pytest -n 2 --dist worksteal
+
+test-all: setup ## these, and those with real processes, real data, long fits, the whole API on PostgreSQL
+	$(BIN)/pytest -n 2 --dist worksteal --all
 
 check: setup ## ruff, mypy and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_imports_direction.py
+
+bench: setup ## list the benchmarks, and run the quick ones (imports, the learner)
+	@echo "python -m benchmarks.NAME --help, NAME of:" $$(cd benchmarks && grep -l __main__ *.py | sed 's/\.py//')
+	$(BIN)/python -m benchmarks.rbm --only sklearn --rounds 3
+	$(BIN)/python -m benchmarks.imports --rows 100000 --rounds 1
 
 format: setup ## let ruff format and mend
 	$(BIN)/ruff check --fix .

@@ -1,6 +1,9 @@
-"""What can go wrong, as types. A class's docstring is its title; `detail` says what happened and what to do.
+"""The errors that callers meet.
 
-The HTTP status of each lives in `app.api.problems`, the exit code in `app.cli`.
+A class's docstring is its title and says what to do next.
+
+`detail` says what happened in this case. `app.api.problems` has the HTTP status of each
+class, `app.cli` the exit code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FieldError:
-    """One mistake in the input: where it stands (`ratings[3].stars`, `line 17`) and what is wrong there.
-
-    `candidates` are what may have been meant, as JSON-safe values.
-    """
+    """A mistake in the input."""
 
     location: str
+    """Where it stands: `ratings[3].stars`, `line 17`."""
     message: str
+    """What is wrong there."""
     candidates: Sequence[Mapping[str, str | int | None]] = ()
+    """What may have been meant, JSON-safe."""
 
 
 class HarmoniumError(Exception):
@@ -29,51 +32,85 @@ class HarmoniumError(Exception):
 
     @classmethod
     def title(cls) -> str:
-        return (cls.__doc__ or cls.__name__).strip().rstrip(".")
+        """The first line of the class's docstring."""
+        return (cls.__doc__ or cls.__name__).strip().splitlines()[0]
 
 
 class InvalidInput(HarmoniumError):
-    """The input is not valid"""
+    """The input is not valid
+
+    Correct what `errors` names and send it again.
+    """
 
 
 class NotFound(HarmoniumError):
-    """There is no such thing"""
+    """There is no such thing
+
+    Check the id.
+    """
 
 
 class Conflict(HarmoniumError):
-    """The request conflicts with the present state"""
+    """The request conflicts with the present state
+
+    Read the state; the request may be right later.
+    """
 
 
 class PreconditionFailed(HarmoniumError):
-    """The state has changed since you read it"""
+    """The state has changed since you read it
+
+    Read it again, decide anew and send the new ETag.
+    """
 
 
 class TooLarge(HarmoniumError):
-    """The content is too large"""
+    """The content is too large
+
+    Send it in parts, or raise the limit that `detail` names.
+    """
 
 
 class TooLittleTrainingData(HarmoniumError):
-    """There is too little data to train on"""
+    """There is too little data to train on
+
+    Import more ratings.
+    """
 
 
 class NotEnoughMemory(HarmoniumError):
-    """There is not enough memory for this fit"""
+    """There is not enough memory for this fit
+
+    Choose a smaller model, or give the worker more memory.
+    """
 
 
 class TrainingDiverged(HarmoniumError):
-    """Training left the range of numbers"""
+    """Training left the range of numbers
+
+    Choose a smaller learning rate.
+    """
 
 
 class Unauthenticated(HarmoniumError):
-    """An API key is needed"""
+    """An API key is needed
+
+    Send one that is in force as `Authorization: Bearer KEY`.
+    """
 
 
 class Forbidden(HarmoniumError):
-    """The API key may not do this"""
+    """The API key may not do this
+
+    Use a key with the role that `detail` names.
+    """
 
 
 class TooManyFailures(HarmoniumError):
-    """Too many API keys that are not in force came from this address"""
+    """Too many API keys that are not in force came from this address
+
+    Wait for `retry_after_seconds`.
+    """
 
     def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
         super().__init__(detail)
@@ -81,22 +118,37 @@ class TooManyFailures(HarmoniumError):
 
 
 class StorageFull(HarmoniumError):
-    """There is no space left to store this"""
+    """There is no space left to store this
+
+    Free some space and send it again.
+    """
 
 
 class Unavailable(HarmoniumError):
-    """The service cannot answer just now"""
+    """The service cannot answer just now
+
+    Try again after `retry_after_seconds`.
+    """
 
     retry_after_seconds = 2
 
 
 class CorruptModelVersion(HarmoniumError):
-    """The stored bytes of a model version cannot be used"""
+    """The stored bytes of a model version cannot be used
+
+    Activate another version, or restore the database from a backup.
+    """
 
 
 class LostJob(HarmoniumError):
-    """The job was taken over by another worker"""
+    """The job was taken over by another worker
+
+    Stop working on it and store nothing.
+    """
 
 
 class Misconfigured(HarmoniumError):
-    """The settings do not allow this"""
+    """The settings do not allow this
+
+    Change the setting that `detail` names.
+    """

@@ -1,4 +1,4 @@
-"""Structured logs on standard error: text on a terminal, one JSON object a line elsewhere."""
+"""Structured logs on standard error: text on a terminal, else JSON lines."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from app.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Send Harmonium's and the libraries' log lines to standard error in the form that is set."""
+    """Send log lines of Harmonium and of libraries to standard error, as configured."""
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,7 +30,7 @@ def configure(settings: Settings) -> None:
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        # Standard error as it is at that moment, not as it was at start: tests and daemons exchange it.
+        # Standard error at the moment of writing: tests and daemons replace it.
         logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
@@ -44,6 +44,7 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(level, logging.INFO))
-    # Our own line a request says more than uvicorn's; Alembic announces every look at the database.
+    # Harmonium logs a line a request itself, and Alembic one each time it reads the
+    # revision.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

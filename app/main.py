@@ -1,4 +1,4 @@
-"""The web application: `create_app` puts the parts together; nothing is built at import."""
+"""The web application; `create_app` puts its parts together."""
 
 import gc
 import threading
@@ -14,14 +14,15 @@ from threadpoolctl import threadpool_limits
 from app.api import (
     admin,
     imports,
-    insight,
     jobs,
     model_versions,
     movies,
     problems,
+    questions,
     ratings,
     recommendations,
     system,
+    taste,
     training_runs,
 )
 from app.api.body_limit import BodyLimit
@@ -29,9 +30,9 @@ from app.api.caching import CacheHeaders
 from app.api.failed_keys import FailedKeys
 from app.api.run_events import RunEventStreams
 from app.api.telemetry import RequestTelemetry, Telemetry
-from app.database import Database
-from app.model_registry import ActiveMachines
+from app.model_versions.serving import VersionWatcher
 from app.settings import Settings
+from app.storage.database import Database
 
 DESCRIPTION = """\
 Movie recommendations from a restricted Boltzmann machine. Ratings are folded into the hidden layer on every
@@ -40,28 +41,44 @@ request: a rating counts on the next one, without retraining.
 Errors are `application/problem+json` (RFC 9457). With API keys, send `Authorization: Bearer KEY`.
 """
 
+# In the order of the OpenAPI document.
+ROUTES = (
+    recommendations,
+    taste,
+    questions,
+    ratings,
+    movies,
+    imports,
+    training_runs,
+    model_versions,
+    jobs,
+    admin,
+    system,
+)
+
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service over a migrated database; its connections open with the first request."""
+    """The application over a migrated database."""
     database = Database.from_settings(settings)
-    active_machines = ActiveMachines(
-        database, poll_seconds=settings.version_poll_seconds, kept_in=settings.spool_dir / "machines"
+    version_watcher = VersionWatcher(
+        database, poll_seconds=settings.version_poll_seconds, kept_in=settings.spool_dir / "models"
     )
     telemetry = Telemetry()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Requests run side by side in threads: a second BLAS thread for each only makes them wait (measured
-        # in docs/benchmarks.md).
+        # Requests run side by side in threads: a second BLAS thread for each only makes
+        # them wait (measured in docs/benchmarks.md).
         app.state.quick_threads = CapacityLimiter(settings.quick_threads)
         with threadpool_limits(limits=1):
-            await run_in_threadpool(active_machines.start)
-            # What is there by now stays: looking through all of it for garbage would make requests wait.
+            await run_in_threadpool(version_watcher.start)
+            # Objects of the start stay: a garbage collection of all of them would make
+            # requests wait.
             gc.freeze()
             yield
             gc.unfreeze()
             app.state.stopping.set()
-            await run_in_threadpool(active_machines.stop)
+            await run_in_threadpool(version_watcher.stop)
             await run_in_threadpool(run_event_streams.close)
             database.close()
 
@@ -75,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database
-    app.state.active_machines = active_machines
+    app.state.version_watcher = version_watcher
     app.state.telemetry = telemetry
     app.state.failed_keys = FailedKeys(settings.failed_keys_limit, settings.failed_keys_window)
     app.state.stopping = threading.Event()
@@ -85,18 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.body_limit, exempt=frozenset({imports.PATH}))
     app.add_middleware(CacheHeaders)
     app.add_middleware(RequestTelemetry, telemetry=telemetry)
-    for part in (
-        recommendations,
-        insight,
-        ratings,
-        movies,
-        imports,
-        training_runs,
-        model_versions,
-        jobs,
-        admin,
-        system,
-    ):
+    for part in ROUTES:
         app.include_router(part.router)
     app.mount(system.DOCS_FILES, system.docs_files())
     return app

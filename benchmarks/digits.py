@@ -1,21 +1,21 @@
-"""scikit-learn's digits example with Harmonium's machine: are its hidden features as good?
+"""scikit-learn's digits example with Harmonium's RBM: how good are its features?
 
     python -m benchmarks.digits [--picture docs/digits.png]
 
 https://scikit-learn.org/stable/auto_examples/neural_networks/plot_rbm_logistic_classification.html:
-1,797 digits of 8 x 8 pixels, each also nudged by a pixel in four directions; a logistic regression on the
-hidden features of a machine of 100 units beside one on the raw pixels. Both machines get the same data and
-settings: persistent CD-1, batch 10, rate 0.06, 10 epochs, biases that start at zero, small weights.
-One split says little, as either machine moves by .005 from seed to seed: means over splits are compared, and
-the difference is paired by split.
+1,797 digits of 8 x 8 pixels, each also nudged by a pixel in four directions; a logistic
+regression on the hidden features of an RBM of 100 units beside one on the raw
+pixels. Both RBMs get the same data and settings: persistent CD-1, batch 10, rate
+0.06, 10 epochs, biases that start at zero, small weights. One split says little, as
+either RBM moves by .005 from seed to seed: means over splits are compared, and the
+difference is paired by split.
 
-The picture shows the filters (the weights of each hidden unit) above, and below them twenty digits of the
-test set over their reconstructions.
+The picture shows the filters (the weights of each hidden unit) above, and below them
+twenty digits of the test set over their reconstructions.
 """
 
 from __future__ import annotations
 
-import argparse
 import struct
 import time
 import zlib
@@ -33,21 +33,27 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import BernoulliRBM
 
-from app.learning.ascent import constant, momentum_step
-from app.learning.fitting import fit, persistent_contrastive_divergence, random_chains
-from app.learning.rbm import RBM
+from app.learning.boltzmann.contrastive_divergence import (
+    PersistentContrastiveDivergence,
+    fit,
+    random_chains,
+)
+from app.learning.boltzmann.optimisers import SGD
+from app.learning.boltzmann.rbm import RBM
+from benchmarks.report import parser, seeds_of, write_json
 
 N_HIDDEN, RATE, EPOCHS, BATCH = 100, 0.06, 10, 10
 SIDE = 8  # pixels
-SHOWN = 20  # digits in the picture
+PICTURED = 20  # digits in the picture
 Pixels = NDArray[np.float32]
 
 
 def nudged_digits() -> tuple[Pixels, NDArray[np.int64]]:
-    """The digits and their four neighbours, shape (5 x 1797, 64) from 0 to 1, and what they mean."""
+    """The digits and their four neighbours, (5 x 1797, 64) from 0 to 1, and labels."""
     data, meaning = load_digits(return_X_y=True)
     images = data.reshape(-1, SIDE, SIDE)
-    # order=0: a spline would leave traces of rounding in the empty columns, which scaling then blows up.
+    # order=0: a spline would leave traces of rounding in the empty columns, which
+    # scaling then blows up.
     directions = ((0, 1), (0, -1), (1, 0), (-1, 0))
     moved = [images, *(shift(images, (0, down, right), order=0) for down, right in directions)]
     pixels = np.concatenate(moved).reshape(-1, SIDE * SIDE)
@@ -56,25 +62,33 @@ def nudged_digits() -> tuple[Pixels, NDArray[np.int64]]:
 
 
 def trained(pixels: Pixels, seed: int) -> RBM:
-    """Harmonium's machine."""
+    """Harmonium's RBM."""
     rng = np.random.default_rng(seed)
     rbm = RBM.initial(np.zeros(pixels.shape[1]), N_HIDDEN, rng)
-    gradient_of = persistent_contrastive_divergence(random_chains(rbm, BATCH, rng), 1, rng)
-    step = momentum_step(rbm, constant(RATE), constant(0.0))
-    deque(fit(rbm, pixels, gradient_of, step, rng, epochs=EPOCHS, batch_size=BATCH), maxlen=0)
+    updates = fit(
+        rbm,
+        pixels,
+        rng,
+        algorithm=PersistentContrastiveDivergence(random_chains(rbm, BATCH, rng)),
+        optimiser=SGD(),
+        learning_rate=RATE,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+    )
+    deque(updates, maxlen=0)
     return rbm
 
 
 def accuracy(
     features: tuple[Pixels, Pixels], meanings: tuple[NDArray[np.int64], NDArray[np.int64]], strength: float
 ) -> float:
-    """Share of the test digits that a logistic regression on the training ones gets right."""
+    """Share of test digits that a logistic regression on the others gets right."""
     classifier: Any = LogisticRegression(solver="newton-cg", C=strength, tol=1e-4)
     return float(classifier.fit(features[0], meanings[0]).score(features[1], meanings[1]))
 
 
 def picture(rbm: RBM, digits: Pixels) -> NDArray[np.uint8]:
-    """The filters in five rows of twenty, and under them digits over their reconstructions."""
+    """The filters in five rows of twenty, above digits and their reconstructions."""
     filters = rbm.weights.T
     reach = np.abs(filters).max(axis=1, keepdims=True)
     above = _tiles((filters / reach + 1) / 2, 20)
@@ -119,18 +133,17 @@ def _mean(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--picture", type=Path, default=Path("digits.png"))
-    parser.add_argument("--seeds", type=int, default=10)
-    given = parser.parse_args(arguments)
+    options_of = parser(__doc__, seeds=10)
+    options_of.add_argument("--picture", type=Path, default=Path("digits.png"))
+    options = options_of.parse_args(arguments)
     pixels, meaning = nudged_digits()
     results: dict[str, list[float]] = {
         "raw pixels": [],
-        "scikit-learn's machine": [],
-        "Harmonium's machine": [],
+        "scikit-learn's RBM": [],
+        "Harmonium's RBM": [],
     }
     seconds: dict[str, list[float]] = {name: [] for name in results}
-    for seed in range(given.seeds):
+    for seed in seeds_of(options):
         train, test, train_meaning, test_meaning = train_test_split(
             pixels, meaning, test_size=0.2, random_state=seed
         )
@@ -141,25 +154,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         theirs: Any = BernoulliRBM(
             N_HIDDEN, learning_rate=RATE, n_iter=EPOCHS, batch_size=BATCH, random_state=seed
         ).fit(train)
-        seconds["scikit-learn's machine"].append(time.perf_counter() - started)
+        seconds["scikit-learn's RBM"].append(time.perf_counter() - started)
         features = theirs.transform(train), theirs.transform(test)
-        results["scikit-learn's machine"].append(accuracy(features, meanings, 6_000.0))
+        results["scikit-learn's RBM"].append(accuracy(features, meanings, 6_000.0))
 
         started = time.perf_counter()
         ours = trained(train, seed)
-        seconds["Harmonium's machine"].append(time.perf_counter() - started)
-        features = ours.transform(train), ours.transform(test)
-        results["Harmonium's machine"].append(accuracy(features, meanings, 6_000.0))
-        if seed == 0:
-            write_png(given.picture, picture(ours, test[:SHOWN]))
-    for name, found in results.items():
+        seconds["Harmonium's RBM"].append(time.perf_counter() - started)
+        features = ours.hidden_probability(train), ours.hidden_probability(test)
+        results["Harmonium's RBM"].append(accuracy(features, meanings, 6_000.0))
+        if seed == options.first_seed:
+            write_png(options.picture, picture(ours, test[:PICTURED]))
+    for name, shares in results.items():
         spent = f", {np.median(seconds[name]):.1f} s to train" if seconds[name] else ""
-        splits = ", ".join(f"{one:.3f}" for one in found)
-        print(f"{name}: {_mean(found)} right (splits: {splits}){spent}")
-    machines = results["Harmonium's machine"], results["scikit-learn's machine"]
-    differences = [ours - theirs for ours, theirs in zip(*machines, strict=True)]
-    print(f"Harmonium's machine minus scikit-learn's, split by split: {_mean(differences)}")
-    print(f"filters and reconstructions: {given.picture}")
+        splits = ", ".join(f"{share:.3f}" for share in shares)
+        print(f"{name}: {_mean(shares)} right (splits: {splits}){spent}")
+    model = results["Harmonium's RBM"], results["scikit-learn's RBM"]
+    differences = [ours - theirs for ours, theirs in zip(*model, strict=True)]
+    print(f"Harmonium's RBM minus scikit-learn's, split by split: {_mean(differences)}")
+    print(f"filters and reconstructions: {options.picture}")
+    write_json({"accuracy": results, "seconds": seconds}, options.json)
 
 
 if __name__ == "__main__":

@@ -1,62 +1,66 @@
-"""What asking is worth: held-out users answer five questions, and their lists are compared.
+"""Lists after five questions: held-out users answer them, and their lists are compared.
 
-    python -m benchmarks.questions u.data [--seeds 5] [--asked 5] [--json OUT]
+    python -m benchmarks.questions u.data [--seeds 5] [--asked 5] [--json FILE]
 
-An eighth of the users never train. Half of the ratings of each is what they can answer, the other half is
-what their lists are looked for in, whoever asks. A movie among the answerable ones is answered with their
-stars; any other is "not seen", and the next question comes. Those who ask:
+An eighth of the users never train. Half of the ratings of each is what they can answer,
+the other half is what their lists are compared with. A movie among the answerable ones
+is answered with their stars; any other is "not seen", and the next question comes.
+Questions come from
 
-- questions: `learning.questions`, one at a time, each after the answers before it;
+- questions: `learning.inference.questions`, one at a time, each after the answers
+  before it;
 - popular: the most popular movies in their order;
 - random popular: movies drawn from the hundred most popular.
 
-Each asks five movies, and, in a second table, as many as it takes to get five answers.
+One table is for five questions, a second one for as many as it takes to get five
+answers.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from app.learning import splitting
+from app.evaluation.scoreboard import over_seeds
 from app.learning.configuration import TrainingConfiguration
-from app.learning.crowd import Crowd
-from app.learning.evaluation import ranking_quality
-from app.learning.machines import Machines
-from app.learning.preferences import RatingRows
-from app.learning.questions import questions
-from benchmarks.negative_sample import read, trained
+from app.learning.evaluation import splitting
+from app.learning.evaluation.metrics import Interval
+from app.learning.evaluation.quality import ranking_quality
+from app.learning.inference.popularity_prior import PopularityPrior
+from app.learning.inference.questions import questions
+from app.learning.rating_matrix import RatingRows
+from app.learning.trained_model import TrainedModel
+from benchmarks.ratings import RELEVANT_AT_LEAST, read, trained
+from benchmarks.report import markdown, parser, seeds_of, write_json
 
-LEAST_RATINGS = 40  # of a held-out user: twenty can be answered, twenty are looked for
-RELEVANT_AT_LEAST = 4.0
+LEAST_RATINGS = 40  # of a held-out user: twenty can be answered, twenty test
 POPULAR = 100  # movies that random questions are drawn from
-PATIENCE = 100  # questions after which nobody goes on to five answers
+PATIENCE = 100  # questions after which no user goes on to five answers
 
 Asker = Callable[[RatingRows, NDArray[np.bool_], np.random.Generator], int]
+"""(answers so far, movies open to ask, rng) -> the column to ask next."""
+Figures = dict[str, dict[str, dict[str, list[float]]]]
+"""Table -> asker -> figure -> a value a seed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Interview:
-    """What came of one user's questions."""
+    """The answers of one user, and the number of questions."""
 
-    told: RatingRows
-    n_asked: int
+    answers: RatingRows
+    n_questions: int
 
 
-def askers(machines: Machines) -> dict[str, Asker]:
-    """Who asks, by name: what is told so far and what has not been asked -> the column asked next."""
-    crowd = Crowd.of(machines)
-    by_popularity = np.argsort(-machines.popularity, kind="stable")
+def askers(model: TrainedModel) -> dict[str, Asker]:
+    """The three ways of asking, by name."""
+    popularity_prior = PopularityPrior.of(model)
+    by_popularity = np.argsort(-model.popularity, kind="stable")
 
-    def most_telling(told: RatingRows, open_: NDArray[np.bool_], _: np.random.Generator) -> int:
-        return questions(machines, crowd, told, limit=1, allowed=open_)[0].column
+    def most_informative(answers: RatingRows, open_: NDArray[np.bool_], _: np.random.Generator) -> int:
+        return questions(model, popularity_prior, answers, limit=1, allowed=open_)[0].column
 
     def most_popular(_: RatingRows, open_: NDArray[np.bool_], __: np.random.Generator) -> int:
         return int(by_popularity[open_[by_popularity]][0])
@@ -65,29 +69,31 @@ def askers(machines: Machines) -> dict[str, Asker]:
         popular = by_popularity[:POPULAR]
         return int(rng.choice(popular[open_[popular]]))
 
-    return {"questions": most_telling, "popular": most_popular, "random popular": any_popular}
+    return {"questions": most_informative, "popular": most_popular, "random popular": any_popular}
 
 
 def interview(
-    ask: Asker, answers: RatingRows, rng: np.random.Generator, *, asked: int, answered: int
+    ask: Asker, answerable: RatingRows, rng: np.random.Generator, *, most_questions: int, most_answers: int
 ) -> Interview:
-    """Ask until so many movies are asked, or so many answered."""
-    stars = dict(zip(answers.indices.tolist(), answers.stars.tolist(), strict=True))
-    told: dict[int, float] = {}
-    open_ = np.ones(answers.n_movies, np.bool_)
-    n_asked = 0
-    while n_asked < asked and len(told) < min(answered, len(stars)):
-        row = RatingRows.single(list(told), list(told.values()), answers.n_movies)
+    """Ask until so many questions, or so many answers."""
+    stars = dict(zip(answerable.indices.tolist(), answerable.stars.tolist(), strict=True))
+    answers: dict[int, float] = {}
+    open_ = np.ones(answerable.n_movies, np.bool_)
+    n_questions = 0
+    while n_questions < most_questions and len(answers) < min(most_answers, len(stars)):
+        row = RatingRows.single(list(answers), list(answers.values()), answerable.n_movies)
         column = ask(row, open_, rng)
         open_[column] = False
-        n_asked += 1
+        n_questions += 1
         if column in stars:
-            told[column] = stars[column]
-    return Interview(RatingRows.single(list(told), list(told.values()), answers.n_movies), n_asked)
+            answers[column] = stars[column]
+    return Interview(
+        RatingRows.single(list(answers), list(answers.values()), answerable.n_movies), n_questions
+    )
 
 
 def stacked(rows: Sequence[RatingRows]) -> RatingRows:
-    """Rows of several users as one."""
+    """Rows of several users as one block."""
     lengths = [row.n_ratings for row in rows]
     return RatingRows(
         np.concatenate(([0], np.cumsum(lengths))),
@@ -97,82 +103,73 @@ def stacked(rows: Sequence[RatingRows]) -> RatingRows:
     )
 
 
-def measured(
-    rows: RatingRows, seed: int, n: int, machines: Machines | None = None
-) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """For each count and each asker: mean nDCG@10 any and relevant, answers and questions of a user."""
+def measured(rows: RatingRows, seed: int, n: int) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Table, asker and figures: mean nDCG@10, answers and questions of a user."""
     training, held_out = splitting.new_users(rows, np.random.default_rng(seed))
-    machines = machines or trained(training, TrainingConfiguration(seed=seed))
+    model = trained(training, TrainingConfiguration(seed=seed))
     held_out = held_out.rows(np.flatnonzero(held_out.lengths >= LEAST_RATINGS))
-    answerable, test = splitting.given(held_out, np.random.default_rng([seed, 1]), None)
-    for count, limits in (
-        (f"{n} asked", {"asked": n, "answered": n}),
-        (f"{n} answered", {"asked": PATIENCE, "answered": n}),
+    answerable, test = splitting.profiles(held_out, np.random.default_rng([seed, 1]), None)
+    for table, limits in (
+        (f"{n} asked", {"most_questions": n, "most_answers": n}),
+        (f"{n} answered", {"most_questions": PATIENCE, "most_answers": n}),
     ):
-        for name, ask in askers(machines).items():
+        for name, ask in askers(model).items():
             rng = np.random.default_rng([seed, 2])
             interviews = [
                 interview(ask, answerable.rows([user]), rng, **limits) for user in range(test.n_users)
             ]
-            told = stacked([one.told for one in interviews])
+            answers = stacked([done.answers for done in interviews])
+            ndcg = [
+                ranking_quality(model.scores, answers, test, relevant_at_least=least).means()["ndcg"]
+                for least in (None, RELEVANT_AT_LEAST)
+            ]
+            n_questions = float(np.mean([done.n_questions for done in interviews]))
+            n_answers = float(answers.lengths.mean())
             yield (
-                count,
+                table,
                 name,
-                {
-                    "any": ranking_quality(machines.blended_scores, told, test).means()["ndcg"],
-                    "relevant": ranking_quality(
-                        machines.blended_scores, told, test, relevant_at_least=RELEVANT_AT_LEAST
-                    ).means()["ndcg"],
-                    "answers": float(told.lengths.mean()),
-                    "asked": float(np.mean([one.n_asked for one in interviews])),
-                },
+                {"any": ndcg[0], "relevant": ndcg[1], "answers": n_answers, "asked": n_questions},
             )
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds and half the width of its 95 % interval, by Student's t."""
-    n = len(values)
-    half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("inf")
-    return float(np.mean(values)), half
+def table_of(title: str, by_asker: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """The figures of each asker, and in pairs the lead of `questions`."""
+    lines = [
+        [
+            name,
+            *(_words(over_seeds(figures[kind])) for kind in ("any", "relevant")),
+            *(f"{np.mean(figures[count]):.2f}" for count in ("answers", "asked")),
+        ]
+        for name, figures in by_asker.items()
+    ]
+    for name in ("popular", "random popular"):
+        pairs = [
+            over_seeds(np.subtract(by_asker["questions"][kind], by_asker[name][kind]).tolist())
+            for kind in ("any", "relevant")
+        ]
+        lines.append([f"questions less {name}", *(_words(pair) for pair in pairs), "", ""])
+    return markdown(title, ["", "nDCG@10 any", "relevant", "answers of a user", "asked"], lines)
+
+
+def _words(interval: Interval) -> str:
+    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--asked", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args(arguments)
-    rows = read(given.file)
-    figures: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for seed in range(given.seeds):
-        for count, name, found in measured(rows, seed, given.asked):
-            for figure, value in found.items():
-                figures.setdefault(count, {}).setdefault(name, {}).setdefault(figure, []).append(value)
-    for count, by_name in figures.items():
-        print(f"\n{count}: nDCG@10 any, relevant; answers of a user, questions asked")
-        for name, by_figure in by_name.items():
-            (any_, half), (relevant, half_relevant) = (
-                interval(by_figure["any"]),
-                interval(by_figure["relevant"]),
-            )
-            print(
-                f"{name:16} {any_:.3f} ± {half:.3f}  {relevant:.3f} ± {half_relevant:.3f}  "
-                f"{np.mean(by_figure['answers']):5.2f} {np.mean(by_figure['asked']):6.2f}"
-            )
-        ours = by_name["questions"]
-        for name in ("popular", "random popular"):
-            pairs = [
-                interval(np.subtract(ours[kind], by_name[name][kind]).tolist())
-                for kind in ("any", "relevant")
-            ]
-            print(
-                f"  questions beside {name}: "
-                + ", ".join(f"{mean:+.3f} ± {half:.3f}" for mean, half in pairs)
-            )
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    options_of = parser(__doc__, ratings=True, seeds=5)
+    options_of.add_argument("--asked", type=int, default=5)
+    options = options_of.parse_args(arguments)
+    rows = read(options.ratings)
+    figures: Figures = {}
+    for seed in seeds_of(options):
+        for table, name, values in measured(rows, seed, options.asked):
+            by_figure = figures.setdefault(table, {}).setdefault(name, {})
+            for figure, value in values.items():
+                by_figure.setdefault(figure, []).append(value)
+    for table, by_asker in figures.items():
+        print(table_of(table, by_asker))
+    write_json(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from alembic import context
 
-from app.database import Database
 from app.settings import Settings
-from app.tables import Table
+from app.storage.database import Database
+from app.storage.tables import Table
 
 
 def run(connection) -> None:
@@ -21,9 +21,9 @@ def run(connection) -> None:
 if context.is_offline_mode():
     raise SystemExit("Harmonium's migrations need a database to run on: leave out --sql.")
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    run(given)
+upgrading = context.config.attributes.get("connection")
+if upgrading is not None:
+    run(upgrading)
 else:
     database = Database.from_settings(Settings())
     with database.engine.connect() as connection:

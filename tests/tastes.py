@@ -1,22 +1,33 @@
-"""Ratings with an answer known in advance: two groups of people, each fond of one half of the movies."""
+"""Ratings with a known answer: two groups of users, each fond of half the movies."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from sqlalchemy import select
 
-from app import catalogue, jobs, ratings, training_runs
-from app.catalogue import MovieEntry
-from app.database import Database
-from app.ratings import UNTIMED, RatingBatch
+from app.catalogue import movies as catalogue
+from app.catalogue.movies import MovieEntry
+from app.jobs import queue as jobs
+from app.jobs.loop import Worker
+from app.model_versions import activation
+from app.model_versions import store as model_versions
+from app.ratings import keys
+from app.ratings import store as ratings
+from app.ratings.batch import UNTIMED, RatingBatch
 from app.settings import Settings
-from app.worker import JOB_HANDLERS, Worker
+from app.storage.database import Database
+from app.storage.tables import Job, ModelVersion, ModelVersionChunk, Table, TrainingRun
+from app.training import requests as training_runs
+from app.worker.process import JOB_HANDLERS
+
+Row = TypeVar("Row", bound=Table)
 
 N_USERS, N_MOVIES, RATINGS_EACH = 60, 30, 12
 
 
 def two_tastes(seed: int = 0, n_users: int = N_USERS) -> RatingBatch:
-    """Users `even0`… rate mostly movies `even0`… and like them; users `odd0`… the odd ones.
+    """Users `even0`… rate and like mostly movies `even0`…; users `odd0`… the odd.
 
     One rating in six is of the other half, and is a dislike.
     """
@@ -47,18 +58,57 @@ def store_tastes(database: Database, n_users: int = N_USERS) -> None:
             for number in range(N_MOVIES // 2)
         ]
         catalogue.store(session, films, now=now)
-        ratings.store(session, two_tastes(n_users=n_users), received_at=now)
+        ratings.upsert(session, two_tastes(n_users=n_users), received_at=now)
 
 
 def train_version(database: Database, settings: Settings, **overrides: Any) -> int:
     """Request a training run, carry it out in this process and return the version."""
     worker = Worker(database, settings, JOB_HANDLERS)
     with database.writing() as session:
-        wanted = {"epochs": 40, "hidden_units": 20} | overrides
-        view, _ = training_runs.request(session, wanted, settings)
-        job = jobs.claim(session, [training_runs.JOB_KIND], worker.name, job_id=view.job.job_id)
+        options = {"epochs": 40, "hidden_units": 20} | overrides
+        view, _ = training_runs.request(session, options, settings)
+        job = jobs.claim(session, [training_runs.JOB_KIND], worker.name, job_id=view.job_id)
     assert job is not None
     finished = worker.run_claimed(job)
     assert finished.state == "succeeded", finished.error
     assert finished.result is not None
     return int(finished.result["model_version"])
+
+
+def another_version(database: Database, of: int | None = None) -> int:
+    """Store a version again, as a run of its own with its outcome, and activate it.
+
+    Args:
+        of: the version; the newest if None.
+
+    Returns:
+        The new version's number.
+    """
+    with database.writing() as session:
+        newest = select(ModelVersion).order_by(ModelVersion.version.desc()).limit(1)
+        before = session.get_one(ModelVersion, of) if of else session.scalars(newest).one()
+        run = session.get_one(TrainingRun, before.run_id)
+        job = _copy_of(session.get_one(Job, run.job_id), "job_id")
+        session.add(job)
+        session.flush()
+        run = _copy_of(run, "run_id", job_id=job.job_id)
+        session.add(run)
+        session.flush()
+        chunks = select(ModelVersionChunk.content).filter_by(version=before.version)
+        version = model_versions.add(
+            session,
+            model_versions.load(session, before.version),
+            b"".join(session.scalars(chunks.order_by(ModelVersionChunk.number))),
+            run_id=run.run_id,
+            trained_user_keys=keys.unpack_keys(before.trained_user_keys),
+            metrics=before.metrics,
+            verdict=before.verdict,
+        )
+        activation.activate(session, version.version, cause="gate")
+        return version.version
+
+
+def _copy_of(row: Row, key: str, **changes: object) -> Row:
+    """A new row with a key from the database, and with the changes."""
+    names = [attribute.key for attribute in row.__mapper__.column_attrs if attribute.key != key]
+    return type(row)(**{name: getattr(row, name) for name in names} | changes)

@@ -1,37 +1,36 @@
-"""Keys work until they are revoked, roles contain one another, and only hashes are stored."""
+"""Keys work until revoked, roles contain one another, only hashes are stored."""
 
 import pytest
 from sqlalchemy import select
 
 from app import access
-from app.database import Database
 from app.errors import InvalidInput, NotFound
-from app.tables import ApiKey
+from app.storage.database import Database
+from app.storage.tables import ApiKey
 
 
 def test_a_key_is_recognised_until_it_is_revoked(database: Database) -> None:
     with database.writing() as session:
         assert not access.any_key(session)
-        row, secret = access.create(session, "site", "write")
-        other, _ = access.create(session, "other", "read")
+        new = access.create(session, "site", "write")
+        other = access.create(session, "other", "read")
     with database.writing() as session:
-        found = access.authenticate(session, secret)
-        assert found is not None
-        assert (found.key_id, found.role) == (row.key_id, "write")
-        assert access.authenticate(session, secret + "x") is None
+        assert access.authenticate(session, new.key) == access.KeyInForce(new.id, "write")
+        assert access.authenticate(session, new.key + "x") is None
         assert access.authenticate(session, "\ud800") is None
-        access.revoke(session, row.key_id)
-        assert access.authenticate(session, secret) is None
+        access.revoke(session, new.id)
+        assert access.authenticate(session, new.key) is None
         assert access.any_key(session)
-        access.revoke(session, other.key_id)
+        access.revoke(session, other.id)
         assert not access.any_key(session)
 
 
 def test_the_key_itself_is_stored_nowhere(database: Database) -> None:
     with database.writing() as session:
-        _, secret = access.create(session, "site", "admin")
+        new = access.create(session, "site", "admin")
         (row,) = session.scalars(select(ApiKey))
-        assert secret not in repr(vars(row))
+        assert new.key not in repr(vars(row))
+        assert new.key not in repr(new)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_keys_are_listed_in_pages(database: Database) -> None:
     with database.writing() as session:
         for number in range(5):
             access.create(session, f"key{number}", "read")
-        first, cursor = access.page(session, limit=3)
-        second, end = access.page(session, limit=3, cursor=cursor)
-    assert [key.name for key in first + second] == [f"key{number}" for number in range(5)]
-    assert end is None
+        first = access.page(session, limit=3)
+        second = access.page(session, limit=3, cursor=first.next_cursor)
+    assert [key.name for key in first.items + second.items] == [f"key{number}" for number in range(5)]
+    assert second.next_cursor is None

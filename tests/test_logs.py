@@ -1,4 +1,4 @@
-"""Log lines are JSON objects off a terminal, at the level that is set, from libraries too."""
+"""Log lines are JSON objects off a terminal, at the set level, from libraries too."""
 
 import json
 import logging

@@ -1,4 +1,7 @@
-"""Settings come from the environment or `.env`, bad ones are refused clearly, and `.env.example` is true."""
+"""Settings come from the environment or `.env`, bad ones are refused clearly.
+
+`.env.example` is true.
+"""
 
 import json
 import re
@@ -18,7 +21,7 @@ SETTING = re.compile(r"# (HARMONIUM_[A-Z_]+)=(.*)")
 
 
 def in_a_process(folder: Path, **variables: str) -> dict[str, object]:
-    """The settings of a fresh process in this folder; unlike the tests it reads a .env there."""
+    """The settings of a fresh process in this folder, which may have a .env."""
     script = "from app.settings import Settings; print(Settings().model_dump_json())"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -33,12 +36,12 @@ def in_a_process(folder: Path, **variables: str) -> dict[str, object]:
 
 
 def test_the_example_names_every_setting_with_its_default() -> None:
-    shown = SETTING.findall(EXAMPLE)
+    documented = SETTING.findall(EXAMPLE)
     defaults = {
         f"HARMONIUM_{name.upper()}": str(field.default) for name, field in Settings.model_fields.items()
     }
-    assert dict(shown) == defaults
-    assert [name for name, _ in shown] == list(defaults), "in the order of app/settings.py, each once"
+    assert dict(documented) == defaults
+    assert [name for name, _ in documented] == list(defaults), "in the order of app/settings.py, each once"
 
 
 def test_the_example_says_something_about_every_setting() -> None:
@@ -61,8 +64,8 @@ def test_the_example_is_a_valid_env_file_as_it_is_and_with_every_line_in_force(t
 def test_env_file_is_read_and_the_environment_wins(tmp_path: Path) -> None:
     lines = ["HARMONIUM_PORT=9000", 'HARMONIUM_LOG_LEVEL="debug"', "HARMONIUM_SPOOL_DIR=späße", "OTHER=1"]
     (tmp_path / ".env").write_text("\n".join(lines), encoding="utf-8")
-    found = in_a_process(tmp_path, HARMONIUM_PORT="9001")
-    assert found == Settings().model_dump(mode="json") | {
+    result = in_a_process(tmp_path, HARMONIUM_PORT="9001")
+    assert result == Settings().model_dump(mode="json") | {
         "port": 9001,
         "log_level": "debug",
         "spool_dir": "späße",

@@ -1,177 +1,133 @@
-"""What else operators do over HTTP: how things stand, keys and the export."""
+"""State of the service, API keys and exports over HTTP."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import APIRouter, Response, status
+from fastapi import status
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from sqlalchemy.orm import Session
 
-from app import access, catalogue, jobs, ratings, schedule
-from app.access import Role
-from app.api.dependencies import DatabaseNow, Reading, SettingsNow, Writing, needs
+from app import access
+from app.access import IssuedKey, NewKey, Role
+from app.api.dependencies import AdminCall, Call
 from app.api.problems import declared
-from app.api.schemas import Cursor, Limit, Page, RowId, Strict
-from app.database import Database
-from app.tables import ApiKey
+from app.api.routing import new_router
+from app.api.schemas import Cursor, Limit, RowId, Strict
+from app.catalogue import movies
+from app.jobs import queue
+from app.jobs.queue import JobCounts
+from app.ratings import changes, read
+from app.storage.answers import Answer
+from app.storage.cursors import Page
+from app.training import schedule
+from app.training.schedule import Plan, Staleness
 
-router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[needs("admin")])
+router = new_router("/v1/admin", "admin")
 
-
-class NextRunView(BaseModel):
-    """When and why the next training run will be asked for without anybody asking."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    why: str = Field(examples=["after 2400 more changed ratings or at 2026-01-02 03:04 UTC, …"])
-    due: Literal["ratings", "hours"] | None = Field(description="the rule that asks for one now")
-    waits_for: str | None = Field(description="what holds it up")
-    changes_since: int = Field(description="ratings changed since the snapshot of the last run")
-    more_changes: int | None = Field(description="how many more start a run; null: that rule is off")
-    next_at: datetime | None = Field(
-        description="when the hours start one; null: off, or nothing has changed"
-    )
-    is_warm_start: bool = Field(description="whether it will go on from the active version")
-    refusal: str | None = Field(description="why the last attempt could not be queued")
-    refused_at: datetime | None
+RATINGS_CSV = "user_id,movie_id,stars,rated_at\n42,50,4.5,2026-03-01T20:15:00.000000Z\n"
+MOVIES_CSV = (
+    "movie_id,plain_title,year,genres,imdb_id,tmdb_id\n50,Star Wars,1977,|Action|Sci-Fi|,tt0076759,11\n"
+)
 
 
-class ScheduleView(BaseModel):
-    """The settings that it goes by."""
+@dataclass(frozen=True)
+class Schedule(Answer):
+    """The settings of the schedule, and its next run."""
 
-    retrain_after_ratings: int = Field(description="0: never")
-    retrain_every_hours: float = Field(description="0: never")
-    retrain_jitter: float
-    full_fit_every: int
-    next_run: NextRunView
-
-
-class StalenessView(BaseModel):
-    """How far the ratings have moved on since the active version was trained."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    version: int
-    trained_at: datetime
-    newest_rated_at: datetime | None = Field(description="the newest rating that it has seen")
-    ratings: int | None = Field(description="how many ratings it has seen")
-    changes_since: int = Field(description="ratings added, changed and removed since")
+    retrain_after_ratings: Annotated[int, Field(examples=[10_000])]
+    """0: never."""
+    retrain_every_hours: Annotated[float, Field(examples=[24.0])]
+    """0: never."""
+    retrain_jitter: Annotated[float, Field(examples=[0.1])]
+    full_fit_every: Annotated[int, Field(examples=[5])]
+    next_run: Plan
 
 
-class QueueView(BaseModel):
-    queued: int
-    running: int
+@dataclass(frozen=True)
+class Standing(Answer):
+    """How the service stands."""
 
-
-class StandingView(BaseModel):
-    ratings: int
-    active_version: StalenessView | None
-    schedule: ScheduleView
-    jobs: dict[str, QueueView] = Field(description="by kind; kinds with nothing to do are left out")
+    ratings: Annotated[int, Field(examples=[32_543])]
+    active_version: Staleness | None
+    schedule: Schedule
+    jobs: Annotated[dict[str, JobCounts], Field(examples=[{"import": {"queued": 0, "running": 1}}])]
+    """By kind; kinds with nothing to do are left out."""
 
 
 class ApiKeyIn(Strict):
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
-    role: Role
+    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] = Field(examples=["site"])
+    role: Role = Field(examples=["write"])
 
 
-class ApiKeyView(BaseModel):
-    id: int
-    name: str
-    role: Role
-    prefix: str
-    created_at: datetime
-    revoked_at: datetime | None
+@router.get("", operation_id="get_standing")
+def get_standing(call: AdminCall) -> Standing:
+    """Ratings, staleness of the active version, next training run, jobs at work."""
+    settings = call.settings
+    with call.reading() as session:
+        return Standing(
+            ratings=changes.changes(session).n_ratings,
+            active_version=schedule.staleness(session),
+            schedule=Schedule(
+                retrain_after_ratings=settings.retrain_after_ratings,
+                retrain_every_hours=settings.retrain_every_hours,
+                retrain_jitter=settings.retrain_jitter,
+                full_fit_every=settings.full_fit_every,
+                next_run=schedule.plan(session, settings),
+            ),
+            jobs=queue.counts(session),
+        )
 
 
-class NewApiKeyView(ApiKeyView):
-    key: str = Field(description="shown this once; only its hash is stored")
+@router.get("/api-keys", operation_id="list_api_keys")
+def list_api_keys(call: AdminCall, limit: Limit = 50, cursor: Cursor = None) -> Page[IssuedKey]:
+    """Keys, oldest first, revoked ones too."""
+    with call.reading() as session:
+        return access.page(session, limit=limit, cursor=cursor)
 
 
-@router.get("", responses=declared(), operation_id="get_standing")
-def get_standing(session: Reading, settings: SettingsNow) -> StandingView:
-    """How stale the active version is, when and why the next training run begins, and what is at work."""
-    return StandingView(
-        ratings=ratings.changes(session).n_ratings,
-        active_version=_staleness(session),
-        schedule=ScheduleView(
-            retrain_after_ratings=settings.retrain_after_ratings,
-            retrain_every_hours=settings.retrain_every_hours,
-            retrain_jitter=settings.retrain_jitter,
-            full_fit_every=settings.full_fit_every,
-            next_run=NextRunView.model_validate(schedule.plan(session, settings)),
-        ),
-        jobs={kind: QueueView(**numbers) for kind, numbers in jobs.counts(session).items()},
-    )
-
-
-@router.get("/api-keys", responses=declared(), operation_id="list_api_keys")
-def list_api_keys(session: Reading, limit: Limit = 50, cursor: Cursor = None) -> Page[ApiKeyView]:
-    """Keys by their first characters; the keys themselves are stored nowhere."""
-    rows, next_cursor = access.page(session, limit=limit, cursor=cursor)
-    return Page(items=[ApiKeyView(**_key_fields(row)) for row in rows], next_cursor=next_cursor)
-
-
-@router.post(
-    "/api-keys", responses=declared(), status_code=status.HTTP_201_CREATED, operation_id="create_api_key"
-)
-def create_api_key(body: ApiKeyIn, session: Writing, response: Response) -> NewApiKeyView:
+@router.post("/api-keys", status_code=status.HTTP_201_CREATED, operation_id="create_api_key")
+def create_api_key(body: ApiKeyIn, call: AdminCall) -> NewKey:
     """Make a key. From the first key on every route but the probes needs one."""
-    row, secret = access.create(session, body.name, body.role)
-    response.headers["Cache-Control"] = "no-store"
-    return NewApiKeyView(**_key_fields(row), key=secret)
+    with call.writing() as session:
+        return access.create(session, body.name, body.role)
 
 
 @router.delete("/api-keys/{key}", responses=declared(404), operation_id="revoke_api_key")
-def revoke_api_key(key: RowId, session: Writing) -> ApiKeyView:
+def revoke_api_key(key: RowId, call: AdminCall) -> IssuedKey:
     """Put a key out of force for good."""
-    return ApiKeyView(**_key_fields(access.revoke(session, key)))
+    with call.writing() as session:
+        return access.revoke(session, key)
 
 
 @router.get(
     "/ratings.csv",
-    responses=declared() | {200: {"content": {"text/csv": {}}, "description": "every rating"}},
+    responses={200: {"content": {"text/csv": {"example": RATINGS_CSV}}, "description": "every rating"}},
     response_class=StreamingResponse,
     operation_id="export_ratings",
 )
-def export_ratings(database: DatabaseNow) -> StreamingResponse:
+def export_ratings(call: AdminCall) -> StreamingResponse:
     """Every rating as CSV, streamed; importing it again gives the same ratings."""
-    return _streamed(database, ratings.csv_lines)
+    return _streamed(call, read.csv_lines)
 
 
 @router.get(
     "/movies.csv",
-    responses=declared() | {200: {"content": {"text/csv": {}}, "description": "every movie"}},
+    responses={200: {"content": {"text/csv": {"example": MOVIES_CSV}}, "description": "every movie"}},
     response_class=StreamingResponse,
     operation_id="export_movies",
 )
-def export_movies(database: DatabaseNow) -> StreamingResponse:
+def export_movies(call: AdminCall) -> StreamingResponse:
     """Every movie as CSV, streamed; importing it again gives the same catalogue."""
-    return _streamed(database, catalogue.csv_lines)
+    return _streamed(call, movies.csv_lines)
 
 
-def _streamed(database: Database, lines_of: Callable[[Session], Iterator[str]]) -> StreamingResponse:
+def _streamed(call: Call, lines_of: Callable[[Session], Iterator[str]]) -> StreamingResponse:
+    call.check_key()  # now: once the stream has begun, the status is sent
+
     def lines() -> Iterator[str]:
-        # A session of its own: the route's would be closed before the stream has begun.
-        with database.reading() as session:
+        with call.database.reading() as session:
             yield from lines_of(session)
 
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8")
-
-
-def _staleness(session: Session) -> StalenessView | None:
-    found = schedule.staleness(session)
-    return StalenessView.model_validate(found) if found else None
-
-
-def _key_fields(row: ApiKey) -> dict[str, Any]:
-    return {
-        "id": row.key_id,
-        "name": row.name,
-        "role": row.role,
-        "prefix": row.prefix,
-        "created_at": row.created_at,
-        "revoked_at": row.revoked_at,
-    }

@@ -1,6 +1,7 @@
-"""A limit on request bodies that answers like every other error.
+"""A limit on the size of request bodies.
 
-FastAPI's `max_body_size` does the same, but Starlette answers it in plain text, whatever the app would say.
+FastAPI's `max_body_size` is not used: Starlette answers it in plain text instead of a
+problem.
 """
 
 from http import HTTPStatus
@@ -14,7 +15,7 @@ class BodyLimit:
 
     Args:
         limit: bytes at most.
-        exempt: paths that see to it themselves.
+        exempt: paths with a limit of their own.
     """
 
     def __init__(self, app: ASGIApp, limit: int, exempt: frozenset[str]) -> None:

@@ -1,7 +1,8 @@
-"""Who sends keys that are not in force, and how often: what stands between a service and a guesser of keys.
+"""Counts of failed API keys by client address, against guessing.
 
-Counts are kept in this process's memory, so each API process counts for itself. A key that is in force is
-taken from whatever address: nobody can lock another one out from behind the same proxy.
+Counts live in this process's memory, so each API process counts for itself. A key that
+is in force is taken from any address: callers behind one proxy cannot lock each other
+out.
 """
 
 import ipaddress
@@ -16,7 +17,7 @@ NETWORK_BITS = 64  # of an IPv6 address: one customer has all that follows
 
 
 class FailedKeys:
-    """Failed checks by client address, in windows that begin with an address's first failure.
+    """Failed keys by client address, in windows that begin with the first failure.
 
     Args:
         limit: failures within a window that are answered as such; 0 counts nothing.
@@ -32,13 +33,13 @@ class FailedKeys:
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()  # when a window began, how many
 
     def count(self, address: str | None) -> int | None:
-        """Count a failure.
+        """Count a failure; return the seconds to wait once there are too many.
 
         Args:
-            address: of the client; None (a socket of this machine) is one like others.
+            address: of the client; None for a socket of this machine.
 
         Returns:
-            None within the limit; beyond it, in how many whole seconds the window ends.
+            None within the limit; beyond it the whole seconds until the window ends.
         """
         if not self._limit:
             return None
@@ -62,12 +63,12 @@ class FailedKeys:
         return now - began >= self._window
 
     def __len__(self) -> int:
-        """Addresses that are kept."""
+        """Number of addresses that are kept."""
         return len(self._failures)
 
 
 def _network(address: str | None) -> str:
-    """What stands for a client: its IPv4 address, the network of an IPv6 one, any other name as it is."""
+    """The client's IPv4 address, the network of its IPv6 address, or its name."""
     try:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:

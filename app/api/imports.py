@@ -1,26 +1,26 @@
-"""Files in over HTTP, streamed to the spool: as the plain body or as a multipart form's file."""
+"""Imports over HTTP: a file, as the body or in a multipart form, into the spool."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response, status
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Query, Request, status
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from app import imports
-from app.api.dependencies import DatabaseNow, Reading, SettingsNow, needs
-from app.api.problems import BadRow, declared
-from app.api.schemas import CountsView, Cursor, Limit, Page
-from app.database import Database
+from app.api.dependencies import ReadCall, WriteCall
+from app.api.problems import declared
+from app.api.routing import new_router
+from app.api.schemas import Cursor, Limit
 from app.errors import FieldError, InvalidInput, TooLarge
-from app.imports import ImportView, Spool, SpooledFile
+from app.imports import requests
+from app.imports.requests import ImportState
+from app.imports.spool import Spool, SpooledFile
 from app.settings import Settings
+from app.storage.cursors import Page
 
 PATH = "/v1/imports"
 
-router = APIRouter(prefix=PATH, tags=["imports"])
+router = new_router(PATH, "imports")
 
 # What a multipart form wraps around its file at most.
 FORM_OVERHEAD = 64 * 1024  # bytes
@@ -33,29 +33,6 @@ COLUMNS_NOTE = "names of columns that no usual spelling tells, as in user=uid,mo
 SCALE_NOTE = (
     "marks that are no stars: 10 (1 to 10), 100 (0 to 100), or LOW-HIGH; mapped to the stars linearly"
 )
-
-
-class ImportStateView(BaseModel):
-    """An import; `state` and `progress` are those of its job."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: int
-    job_id: int
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
-    progress: float
-    file_name: str | None
-    file_bytes: int
-    kind: str
-    format: str
-    rows: int = Field(description="rows dealt with so far; the counts sum to it")
-    rows_per_second: float | None = Field(description="on average, over all attempts")
-    counts: CountsView
-    errors: list[BadRow] = Field(description="the first 100 bad rows")
-    error: str | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
 
 
 _BODY = {
@@ -78,17 +55,13 @@ _BODY = {
 
 @router.post(
     "",
-    dependencies=[needs("write")],
     responses=declared(413, 507),
     status_code=status.HTTP_202_ACCEPTED,
     openapi_extra=_BODY,
     operation_id="create_import",
 )
 async def create_import(
-    request: Request,
-    response: Response,
-    database: DatabaseNow,
-    settings: SettingsNow,
+    call: WriteCall,
     kind: Annotated[Literal["auto", "ratings", "movies"], Query()] = "auto",
     format: Annotated[str, Query(max_length=32, description=FORMATS_NOTE)] = "auto",  # noqa: A002
     columns: Annotated[str, Query(max_length=1000, description=COLUMNS_NOTE)] = "",
@@ -97,55 +70,52 @@ async def create_import(
         Literal["reject", "skip"], Query(description="a bad row stops the whole file, or is left out")
     ] = "reject",
     file_name: Annotated[str | None, Query(max_length=255)] = None,
-) -> ImportStateView:
+) -> ImportState:
     """Send a file of ratings or movies; `Location` says where to watch the import."""
+    await run_in_threadpool(call.check_key)
+    settings = call.settings
     options = {"kind": kind, "format": format, "columns": columns, "scale": scale, "on_error": on_error}
-    imports.check_options(**options)
-    announced = _announced_size(request, settings)
-    spooled, sent_name = await _spooled(request, settings, announced)
+    requests.check_options(**options)
+    announced = _announced_size(call.request, settings)
+    spooled, sent_name = await _spooled(call.request, settings, announced)
 
-    def submit() -> ImportView:
+    def submit() -> ImportState:
         try:
-            imports.refuse_oversized(spooled, settings, **options)
-            return _submit(database, spooled, settings, file_name or sent_name, options)
+            requests.refuse_oversized(spooled, settings, **options)
+            with call.database.writing() as session:
+                record = requests.submit(
+                    session,
+                    spooled,
+                    file_name=file_name or sent_name,
+                    max_attempts=settings.job_max_attempts,
+                    **options,
+                )
+                return requests.get(session, record.import_id)
         except BaseException:
             spooled.discard()
             raise
 
-    view = await run_in_threadpool(submit)
-    response.headers["Location"] = f"/v1/imports/{view.import_id}"
-    return _state(view)
+    state = await run_in_threadpool(submit)
+    call.response.headers["Location"] = f"/v1/imports/{state.id}"
+    return state
 
 
-@router.get("", dependencies=[needs("read")], responses=declared(), operation_id="list_imports")
-def list_imports(session: Reading, limit: Limit = 20, cursor: Cursor = None) -> Page[ImportStateView]:
+@router.get("", operation_id="list_imports")
+def list_imports(call: ReadCall, limit: Limit = 20, cursor: Cursor = None) -> Page[ImportState]:
     """Imports, newest first."""
-    views, next_cursor = imports.page(session, limit=limit, cursor=cursor)
-    return Page(items=[_state(view) for view in views], next_cursor=next_cursor)
+    with call.reading() as session:
+        return requests.page(session, limit=limit, cursor=cursor)
 
 
-@router.get("/{import_id}", dependencies=[needs("read")], responses=declared(404), operation_id="get_import")
-def get_import(import_id: int, session: Reading) -> ImportStateView:
+@router.get("/{import_id}", responses=declared(404), operation_id="get_import")
+def get_import(import_id: int, call: ReadCall) -> ImportState:
     """State, progress, counts and the first bad rows of an import."""
-    return _state(imports.get(session, import_id))
-
-
-def _submit(
-    database: Database,
-    spooled: SpooledFile,
-    settings: Settings,
-    file_name: str | None,
-    options: dict[str, str],
-) -> ImportView:
-    with database.writing() as session:
-        record = imports.submit(
-            session, spooled, file_name=file_name, max_attempts=settings.job_max_attempts, **options
-        )
-        return imports.get(session, record.import_id)
+    with call.reading() as session:
+        return requests.get(session, import_id)
 
 
 def _announced_size(request: Request, settings: Settings) -> int:
-    """Bytes that the body says it has, 0 when it does not; one too large need not be read at all."""
+    """The body's `Content-Length`, 0 without one; `TooLarge` before reading it."""
     announced = request.headers.get("content-length", "")
     n_bytes = int(announced) if announced.isdigit() else 0
     if n_bytes > settings.upload_limit + FORM_OVERHEAD:
@@ -156,7 +126,10 @@ def _announced_size(request: Request, settings: Settings) -> int:
 
 
 async def _spooled(request: Request, settings: Settings, announced: int) -> tuple[SpooledFile, str | None]:
-    """The body on disk and the name that a form gave it. A client that goes away leaves nothing behind."""
+    """The body on disk and the name in the form.
+
+    A client that goes away leaves nothing behind.
+    """
     kind, options = parse_options_header(request.headers.get("content-type"))
     form = None
     if kind == b"multipart/form-data":
@@ -176,7 +149,7 @@ async def _spooled(request: Request, settings: Settings, announced: int) -> tupl
         spooled = await run_in_threadpool(upload.close)
     except ClientDisconnect as error:
         await run_in_threadpool(upload.discard)
-        # Nobody is there to read it; the log says what happened.
+        # The client is gone; the log keeps this message.
         raise InvalidInput("The upload broke off; nothing of it was kept.") from error
     except BaseException:
         await run_in_threadpool(upload.discard)
@@ -191,7 +164,7 @@ async def _spooled(request: Request, settings: Settings, announced: int) -> tupl
 
 
 class _FormFile:
-    """Picks the first part with a file name, or named `file`, out of a multipart body as it streams by."""
+    """The first part of a multipart body with a file name, or named `file`."""
 
     def __init__(self, boundary: bytes) -> None:
         self.file_name: str | None = None
@@ -199,7 +172,7 @@ class _FormFile:
         self._pieces: list[bytes] = []
         self._header = (bytearray(), bytearray())
         self._disposition = b""
-        self._is_wanted = False
+        self._is_file = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -214,7 +187,10 @@ class _FormFile:
         )
 
     def pieces(self, block: bytes) -> list[bytes]:
-        """What of this block belongs to the file; `InvalidInput` when it is no multipart body."""
+        """The bytes of this block that belong to the file;
+
+        `InvalidInput` if it is not multipart.
+        """
         self._pieces = []
         try:
             self._parser.write(block)
@@ -224,7 +200,7 @@ class _FormFile:
 
     def _part_begins(self) -> None:
         self._disposition = b""
-        self._is_wanted = False
+        self._is_file = False
 
     def _header_ends(self) -> None:
         name, value = (bytes(part) for part in self._header)
@@ -234,35 +210,14 @@ class _FormFile:
 
     def _headers_end(self) -> None:
         _, options = parse_options_header(self._disposition)
-        self._is_wanted = not self.is_complete and (b"filename" in options or options.get(b"name") == b"file")
-        if self._is_wanted:
+        self._is_file = not self.is_complete and (b"filename" in options or options.get(b"name") == b"file")
+        if self._is_file:
             self.file_name = options.get(b"filename", b"").decode("utf-8", "replace") or None
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._is_wanted:
+        if self._is_file:
             self._pieces.append(data[start:end])
 
     def _part_ends(self) -> None:
-        self.is_complete = self.is_complete or self._is_wanted
-        self._is_wanted = False
-
-
-def _state(view: ImportView) -> ImportStateView:
-    return ImportStateView(
-        id=view.import_id,
-        job_id=view.job_id,
-        state=view.state,
-        progress=view.progress,
-        file_name=view.file_name,
-        file_bytes=view.file_bytes,
-        kind=view.kind,
-        format=view.format,
-        rows=view.rows,
-        rows_per_second=view.rows_per_second,
-        counts=CountsView.model_validate(view.counts),
-        errors=[BadRow(location=one.location, message=one.message) for one in view.errors],
-        error=view.error,
-        created_at=view.created_at,
-        started_at=view.started_at,
-        finished_at=view.finished_at,
-    )
+        self.is_complete = self.is_complete or self._is_file
+        self._is_file = False

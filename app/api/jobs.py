@@ -3,29 +3,32 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app import jobs
-from app.api.dependencies import Reading, Writing, needs
+from app.api.dependencies import AdminCall
 from app.api.problems import declared
-from app.api.schemas import Cursor, Limit, Page, RowId, State
-from app.tables import Job
+from app.api.routing import new_router
+from app.api.schemas import Cursor, Limit, RowId
+from app.jobs import queue
+from app.jobs.queue import State
+from app.storage.cursors import Page
+from app.storage.tables import Job
 
-router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[needs("admin")])
+router = new_router("/v1/admin", "admin")
 
 
-class JobView(BaseModel):
+class JobRecord(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    job_id: int
-    kind: str
+    job_id: int = Field(examples=[13])
+    kind: str = Field(examples=["training"])
     state: State
-    progress: float
-    attempt: int
-    max_attempts: int
-    worker: str | None
+    progress: float = Field(examples=[0.4])
+    attempt: int = Field(examples=[1])
+    max_attempts: int = Field(examples=[3])
+    worker: str | None = Field(examples=["worker-1"])
     error: str | None
     result: dict[str, Any] | None
     cancel_requested: bool
@@ -35,44 +38,47 @@ class JobView(BaseModel):
     finished_at: datetime | None
 
 
-class LogLineView(BaseModel):
+class LogLine(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    attempt: int
-    level: str
-    message: str
+    attempt: int = Field(examples=[1])
+    level: str = Field(examples=["info"])
+    message: str = Field(examples=["fitting"])
     logged_at: datetime
 
 
-class JobDetail(JobView):
-    log: list[LogLineView]
+class JobWithLog(JobRecord):
+    log: list[LogLine]
 
 
-@router.get("/jobs", responses=declared(), operation_id="list_jobs")
+@router.get("/jobs", operation_id="list_jobs")
 def list_jobs(
-    session: Reading,
+    call: AdminCall,
     state: Annotated[State | None, Query()] = None,
     kind: Annotated[str | None, Query(max_length=32)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Page[JobView]:
+) -> Page[JobRecord]:
     """The queue and its past, newest first."""
-    rows, next_cursor = jobs.page(session, state=state, kind=kind, limit=limit, cursor=cursor)
-    return Page(items=[JobView.model_validate(row) for row in rows], next_cursor=next_cursor)
+    with call.reading() as session:
+        page = queue.page(session, state=state, kind=kind, limit=limit, cursor=cursor)
+        return page.map(JobRecord.model_validate)
 
 
 @router.get("/jobs/{job}", responses=declared(404), operation_id="get_job")
-def get_job(job: RowId, session: Reading) -> JobDetail:
+def get_job(job: RowId, call: AdminCall) -> JobWithLog:
     """One job with its log."""
-    return _job_detail(session, jobs.get(session, job))
+    with call.reading() as session:
+        return _with_log(session, queue.get(session, job))
 
 
 @router.post("/jobs/{job}/cancel", responses=declared(404, 409), operation_id="cancel_job")
-def cancel_job(job: RowId, session: Writing) -> JobDetail:
-    """Cancel a job: at once while it is queued, at its next step while it is running."""
-    return _job_detail(session, jobs.request_cancel(session, job))
+def cancel_job(job: RowId, call: AdminCall) -> JobWithLog:
+    """Cancel a job: at once if it is queued, at its next step if it is running."""
+    with call.writing() as session:
+        return _with_log(session, queue.request_cancel(session, job))
 
 
-def _job_detail(session: Session, row: Job) -> JobDetail:
-    lines = [LogLineView.model_validate(line) for line in jobs.log_lines(session, row.job_id)]
-    return JobDetail(**JobView.model_validate(row).model_dump(), log=lines)
+def _with_log(session: Session, row: Job) -> JobWithLog:
+    lines = [LogLine.model_validate(line) for line in queue.log_lines(session, row.job_id)]
+    return JobWithLog(**JobRecord.model_validate(row).model_dump(), log=lines)

@@ -3,16 +3,18 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from app import catalogue
-from app.api.dependencies import Reading, Writing, needs
+from app.api.dependencies import ReadCall, WriteCall
 from app.api.problems import declared
-from app.api.schemas import Cursor, Limit, Page, PathId, Strict, Title, Year, clean_words
-from app.catalogue import MovieEntry
+from app.api.routing import new_router
+from app.api.schemas import Cursor, Limit, PathId, Strict, Title, Year, clean_words
+from app.catalogue import movies, search
+from app.catalogue.movies import MovieEntry
+from app.storage.cursors import Page
 
-router = APIRouter(prefix="/v1/movies", tags=["movies"])
+router = new_router("/v1/movies", "movies")
 
 
 def _genre(words: str) -> str:
@@ -43,46 +45,55 @@ class MovieIn(Strict):
     tmdb_id: OutsideId | None = None
 
 
-class MovieView(BaseModel):
+class MovieRecord(BaseModel):
     """A movie; `title` is empty while only ratings have named it."""
 
     model_config = ConfigDict(from_attributes=True)
 
-    movie_id: str
-    title: str
-    year: int | None
-    genres: list[str]
-    imdb_id: str | None
-    tmdb_id: str | None
+    movie_id: str = Field(examples=["50"])
+    title: str = Field(examples=["Star Wars"])
+    year: int | None = Field(examples=[1977])
+    genres: list[str] = Field(examples=[["Action", "Sci-Fi"]])
+    imdb_id: str | None = Field(examples=["tt0076759"])
+    tmdb_id: str | None = Field(examples=["11"])
 
 
-@router.get("", dependencies=[needs("read")], responses=declared(), operation_id="list_movies")
+@router.get("", operation_id="list_movies")
 def list_movies(
-    session: Reading,
+    call: ReadCall,
     query: Annotated[str, Query(max_length=200, description="beginnings of words of the title")] = "",
     genre: GenreFilter = None,
     year_from: YearFilter = None,
     year_to: YearFilter = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> Page[MovieView]:
+) -> Page[MovieRecord]:
     """Search and filter the catalogue; case and accents do not matter."""
-    movies, next_cursor = catalogue.page(
-        session, query=query, genre=genre, year_from=year_from, year_to=year_to, limit=limit, cursor=cursor
-    )
-    return Page(items=[MovieView.model_validate(movie) for movie in movies], next_cursor=next_cursor)
+    with call.reading() as session:
+        page = search.page(
+            session,
+            query=query,
+            genre=genre,
+            year_from=year_from,
+            year_to=year_to,
+            limit=limit,
+            cursor=cursor,
+        )
+        return page.map(MovieRecord.model_validate)
 
 
-@router.get("/{movie}", dependencies=[needs("read")], responses=declared(404), operation_id="get_movie")
-def get_movie(movie: PathId, session: Reading) -> MovieView:
+@router.get("/{movie}", responses=declared(404), operation_id="get_movie")
+def get_movie(movie: PathId, call: ReadCall) -> MovieRecord:
     """One movie."""
-    return MovieView.model_validate(catalogue.get(session, movie))
+    with call.reading() as session:
+        return MovieRecord.model_validate(movies.get(session, movie))
 
 
-@router.put("/{movie}", dependencies=[needs("write")], responses=declared(), operation_id="put_movie")
-def put_movie(movie: PathId, body: MovieIn, session: Writing) -> MovieView:
+@router.put("/{movie}", operation_id="put_movie")
+def put_movie(movie: PathId, body: MovieIn, call: WriteCall) -> MovieRecord:
     """Add a movie, or complete and change it."""
     fields = body.model_dump(exclude={"genres"})
     entry = MovieEntry(movie, genres=None if body.genres is None else tuple(body.genres), **fields)
-    catalogue.store(session, [entry], now=datetime.now(UTC))
-    return MovieView.model_validate(catalogue.get(session, movie))
+    with call.writing() as session:
+        movies.store(session, [entry], now=datetime.now(UTC))
+        return MovieRecord.model_validate(movies.get(session, movie))

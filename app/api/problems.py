@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from app import errors
-from app.api.examples import add_examples
+from app.api.dependencies import Call
 from app.errors import FieldError, HarmoniumError
 
 log = structlog.get_logger()
@@ -20,40 +20,42 @@ log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 LISTED_ERRORS = 100  # mistakes named in one answer
 
-STATUS_OF: dict[type[HarmoniumError], HTTPStatus] = {
-    errors.InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
-    errors.NotFound: HTTPStatus.NOT_FOUND,
-    errors.Conflict: HTTPStatus.CONFLICT,
-    errors.TooLittleTrainingData: HTTPStatus.CONFLICT,
-    errors.NotEnoughMemory: HTTPStatus.CONFLICT,
-    errors.PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,
-    errors.TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
-    errors.Forbidden: HTTPStatus.FORBIDDEN,
-    errors.TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
-    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
-    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    errors.CorruptModelVersion: HTTPStatus.CONFLICT,
+# The table of errors: which types each status answers. In OpenAPI the first one's title
+# describes it.
+ERRORS: dict[HTTPStatus, tuple[type[HarmoniumError], ...]] = {
+    HTTPStatus.UNAUTHORIZED: (errors.Unauthenticated,),
+    HTTPStatus.FORBIDDEN: (errors.Forbidden,),
+    HTTPStatus.NOT_FOUND: (errors.NotFound,),
+    HTTPStatus.CONFLICT: (
+        errors.Conflict,
+        errors.TooLittleTrainingData,
+        errors.NotEnoughMemory,
+        errors.CorruptModelVersion,
+    ),
+    HTTPStatus.PRECONDITION_FAILED: (errors.PreconditionFailed,),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (errors.TooLarge,),
+    HTTPStatus.UNPROCESSABLE_ENTITY: (errors.InvalidInput,),
+    HTTPStatus.TOO_MANY_REQUESTS: (errors.TooManyFailures,),
+    HTTPStatus.SERVICE_UNAVAILABLE: (errors.Unavailable,),
+    HTTPStatus.INSUFFICIENT_STORAGE: (errors.StorageFull,),
+}
+STATUS_OF = {kind: status for status, kinds in ERRORS.items() for kind in kinds}
+OF_EVERY_ROUTE = (401, 403, 422, 429, 503)
+RETRY_AFTER = {
+    "Retry-After": {"description": "seconds until trying again makes sense", "schema": {"type": "integer"}}
 }
 
 
 class Candidate(BaseModel):
     """A movie that a title may have meant."""
 
-    movie_id: str
-    title: str
-    year: int | None
-
-
-class BadRow(BaseModel):
-    """A row of a file, and what is wrong with it."""
-
-    location: str = Field(examples=["line 17"])
-    message: str = Field(examples=["stars 'five' are not a number"])
+    movie_id: str = Field(examples=["50"])
+    title: str = Field(examples=["Star Wars"])
+    year: int | None = Field(examples=[1977])
 
 
 class Mistake(BaseModel):
-    """One thing that is wrong with the input."""
+    """A mistake in the input."""
 
     location: str = Field(examples=["ratings[3].stars"])
     message: str = Field(examples=["Input should be a finite number"])
@@ -61,7 +63,7 @@ class Mistake(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong and what to do about it."""
+    """An error, and what to do about it."""
 
     type: str = Field(examples=["about:blank"])
     title: str = Field(examples=["The input is not valid"])
@@ -71,37 +73,18 @@ class Problem(BaseModel):
     errors: list[Mistake] | None = Field(None, description="for bad input: every mistake, the first 100")
 
 
-_TEXTS = {
-    401: "An API key is needed",
-    403: "The API key's role does not allow this",
-    404: "There is no such thing",
-    409: "It conflicts with the present state",
-    412: "The state has changed since you read it",
-    413: "The content is too large",
-    422: "The input is not valid",
-    429: "Too many keys that are not in force came from this address; Retry-After says when to try again",
-    503: "The database is away or busy; Retry-After says when to try again",
-    507: "There is no space left to store this",
-}
-
-
-_RETRY_AFTER = {
-    "Retry-After": {"description": "seconds until trying again makes sense", "schema": {"type": "integer"}}
-}
-
-
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these statuses, beside those of every route."""
+    """The `responses` of a route or router that may answer with these statuses."""
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        status: {"description": _TEXTS[status], "content": content}
-        | ({"headers": _RETRY_AFTER} if status in (429, 503) else {})
-        for status in sorted({*statuses, 401, 403, 422, 429, 503})
+        status: {"description": ERRORS[HTTPStatus(status)][0].title(), "content": content}
+        | ({"headers": RETRY_AFTER} if status in (429, 503) else {})
+        for status in statuses
     }
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of this app in the one shape."""
+    """Answer every error of this app as a problem."""
 
     @app.exception_handler(HarmoniumError)
     def handle_domain_error(request: Request, error: HarmoniumError) -> JSONResponse:
@@ -118,15 +101,20 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def handle_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = [FieldError(_location(one["loc"]), _message(one)) for one in error.errors()]
+        try:
+            # Without a key the answer is 401, whatever is wrong with the input.
+            Call(request, Response(), getattr(request.state, "role", "read")).check_key()
+        except HarmoniumError as refusal:
+            return handle_domain_error(request, refusal)
+        mistakes = [FieldError(_location(part["loc"]), _message(part)) for part in error.errors()]
         detail = "; ".join(
-            f"{one.location}: {one.message}" if one.location else one.message for one in found[:3]
+            f"{mistake.location}: {mistake.message}" if mistake.location else mistake.message
+            for mistake in mistakes[:3]
         )
-        if len(found) > 3:
-            detail += f"; and {len(found) - 3} more"
-        return respond(
-            request, HTTPStatus.UNPROCESSABLE_ENTITY, errors.InvalidInput.title(), detail, mistakes=found
-        )
+        if len(mistakes) > 3:
+            detail += f"; and {len(mistakes) - 3} more"
+        title = errors.InvalidInput.title()
+        return respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, title, detail, mistakes=mistakes)
 
     @app.exception_handler(HTTPException)
     def handle_http_error(request: Request, error: HTTPException) -> Response:
@@ -149,17 +137,13 @@ def install(app: FastAPI) -> None:
         schemas = made["components"]["schemas"]
         schemas |= schema.pop("$defs")
         schemas["Problem"] = schema
-        # FastAPI declares its own shape for 422 only where a route declares none.
-        schemas.pop("HTTPValidationError", None)
-        schemas.pop("ValidationError", None)
-        add_examples(made)
         return made
 
     app.openapi = document  # type: ignore[method-assign]
 
 
 def answer_bug(request: Request) -> JSONResponse:
-    """What a fault of Harmonium itself looks like from outside."""
+    """The answer to a fault of Harmonium itself."""
     return respond(
         request,
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -177,6 +161,7 @@ def respond(
     mistakes: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
+    """A problem as an answer to this request."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": title,
@@ -186,15 +171,15 @@ def respond(
     }
     if mistakes:
         content["errors"] = [
-            {"location": _printable(one.location), "message": _printable(one.message)}
-            | ({"candidates": [dict(movie) for movie in one.candidates]} if one.candidates else {})
-            for one in mistakes[:LISTED_ERRORS]
+            {"location": _printable(mistake.location), "message": _printable(mistake.message)}
+            | ({"candidates": [dict(movie) for movie in mistake.candidates]} if mistake.candidates else {})
+            for mistake in mistakes[:LISTED_ERRORS]
         ]
     return JSONResponse(content, status_code=status.value, media_type=MEDIA_TYPE, headers=headers)
 
 
 def _location(parts: Sequence[str | int]) -> str:
-    """`("body", "ratings", 3, "stars")` as `ratings[3].stars`; other sources keep their name in front."""
+    """The place as in `ratings[3].stars`; sources but the body keep their name."""
     source, *rest = parts or ("body",)
     names = rest if source == "body" else [source, *rest]
     location = ""

@@ -1,31 +1,34 @@
 """Ratings over HTTP: one, a batch, a user's list; erasing a person."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, status
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session
+from fastapi import status
+from pydantic import ConfigDict, Field
 
-from app import ratings
-from app.api.dependencies import Reading, SettingsNow, Writing, needs
+from app.api.dependencies import Call, ReadCall, WriteCall
 from app.api.problems import declared
+from app.api.routing import new_router
 from app.api.schemas import (
     MAX_BATCH,
-    CountsView,
     Cursor,
     Id,
     Limit,
     Moment,
-    Page,
     PathId,
     Stars,
     Strict,
 )
-from app.ratings import RatingBatch
-from app.recommendations.given import check_stars
+from app.ratings import read, store
+from app.ratings.batch import Counts, RatingBatch
+from app.ratings.read import StoredRating
+from app.recommendations.rating_input import check_stars
+from app.storage.answers import Answer
+from app.storage.cursors import Page
 
-router = APIRouter(prefix="/v1", tags=["ratings"])
+router = new_router("/v1", "ratings")
 
 
 class RatingIn(Strict):
@@ -34,7 +37,7 @@ class RatingIn(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"stars": 4.5}]})
 
     stars: Stars
-    rated_at: Moment | None = Field(None, description="when it was given; now, if left out")
+    rated_at: Moment | None = Field(None, description="when the movie was rated; now, if left out")
 
 
 class BatchRating(Strict):
@@ -64,76 +67,61 @@ class BatchIn(Strict):
     ratings: Annotated[list[BatchRating], Field(max_length=MAX_BATCH)]
 
 
-class RatingView(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
+@dataclass(frozen=True)
+class ErasedUser(Answer):
+    """The model versions that were trained with the person's ratings."""
 
-    movie_id: str
-    stars: float
-    rated_at: datetime
-
-
-class ErasedView(BaseModel):
-    """What still knows the person: the model versions that were trained with their ratings."""
-
-    user_id: str
-    model_versions_trained_with_user: list[int]
+    user_id: Annotated[str, Field(examples=["42"])]
+    model_versions_trained_with_user: Annotated[list[int], Field(examples=[[6, 7]])]
 
 
-@router.put(
-    "/users/{user}/ratings/{movie}",
-    dependencies=[needs("write")],
-    responses=declared(),
-    operation_id="put_rating",
-)
-def put_rating(
-    user: PathId, movie: PathId, body: RatingIn, session: Writing, settings: SettingsNow
-) -> CountsView:
-    """Rate a movie, or change the rating. It counts from the next request on, without retraining."""
-    check_stars([body.stars], settings, lambda _: "stars")
-    return _store(session, [BatchRating(user_id=user, movie_id=movie, **body.model_dump())])
+@router.put("/users/{user}/ratings/{movie}", operation_id="put_rating")
+def put_rating(user: PathId, movie: PathId, body: RatingIn, call: WriteCall) -> Counts:
+    """Rate a movie, or change the rating.
+
+    It counts from the next request on, without retraining.
+    """
+    rating = BatchRating(user_id=user, movie_id=movie, **body.model_dump())
+    return _store(call, [rating], lambda _: "stars")
 
 
 @router.delete(
     "/users/{user}/ratings/{movie}",
-    dependencies=[needs("write")],
     responses=declared(404),
     status_code=status.HTTP_204_NO_CONTENT,
     operation_id="delete_rating",
 )
-def delete_rating(user: PathId, movie: PathId, session: Writing) -> None:
+def delete_rating(user: PathId, movie: PathId, call: WriteCall) -> None:
     """Take a rating back."""
-    ratings.remove(session, user, movie)
+    with call.writing() as session:
+        store.delete(session, user, movie)
 
 
-@router.get(
-    "/users/{user}/ratings",
-    dependencies=[needs("read")],
-    responses=declared(),
-    operation_id="list_user_ratings",
-)
+@router.get("/users/{user}/ratings", operation_id="list_user_ratings")
 def list_user_ratings(
-    user: PathId, session: Reading, limit: Limit = 100, cursor: Cursor = None
-) -> Page[RatingView]:
-    """What a user has rated, newest first; empty for a user whom nobody has heard of."""
-    items, next_cursor = ratings.page_of_user(session, user, limit=limit, cursor=cursor)
-    return Page(items=[RatingView.model_validate(item) for item in items], next_cursor=next_cursor)
+    user: PathId, call: ReadCall, limit: Limit = 100, cursor: Cursor = None
+) -> Page[StoredRating]:
+    """A user's ratings, newest first; empty for an unknown user."""
+    with call.reading() as session:
+        return read.page_of_user(session, user, limit=limit, cursor=cursor)
 
 
-@router.post("/ratings", dependencies=[needs("write")], responses=declared(413), operation_id="post_ratings")
-def post_ratings(body: BatchIn, session: Writing, settings: SettingsNow) -> CountsView:
+@router.post("/ratings", responses=declared(413), operation_id="post_ratings")
+def post_ratings(body: BatchIn, call: WriteCall) -> Counts:
     """Store a batch, all or nothing; of one user and movie the newest rating wins."""
-    check_stars([one.stars for one in body.ratings], settings, lambda n: f"ratings[{n}].stars")
-    return _store(session, body.ratings)
+    return _store(call, body.ratings, lambda position: f"ratings[{position}].stars")
 
 
-@router.delete(
-    "/users/{user}", dependencies=[needs("write")], responses=declared(404), operation_id="delete_user"
-)
-def delete_user(user: PathId, session: Writing) -> ErasedView:
-    """Erase a person and all their ratings; names the model versions that were trained with them."""
-    return ErasedView(user_id=user, model_versions_trained_with_user=ratings.erase_user(session, user))
+@router.delete("/users/{user}", responses=declared(404), operation_id="delete_user")
+def delete_user(user: PathId, call: WriteCall) -> ErasedUser:
+    """Erase a user; name the model versions that were trained with their ratings."""
+    with call.writing() as session:
+        versions = store.erase_user(session, user)
+    return ErasedUser(user, versions)
 
 
-def _store(session: Session, rows: list[BatchRating]) -> CountsView:
+def _store(call: Call, rows: list[BatchRating], location: Callable[[int], str]) -> Counts:
     batch = RatingBatch.of((row.user_id, row.movie_id, row.stars, row.rated_at) for row in rows)
-    return CountsView.model_validate(ratings.store(session, batch, received_at=datetime.now(UTC)))
+    with call.writing() as session:
+        check_stars([row.stars for row in rows], call.settings, location)
+        return store.upsert(session, batch, received_at=datetime.now(UTC))

@@ -1,8 +1,8 @@
-"""Training runs as server-sent events: any number of listeners, two threads and two connections at most.
+"""Training runs as server-sent events, by two threads and two connections at most.
 
-Listeners are coroutines of the event loop. For each run that is listened to, one task looks at the database
-twice a second; when something is new, listeners at the same place share one reading. The wire format is
-FastAPI's; the route is in `training_runs`.
+Listeners are coroutines of the event loop. For each run that is listened to, one task
+looks at the database twice a second; when something is new, listeners at the same place
+share one reading. The wire format is FastAPI's; the route is in `training_runs`.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ import structlog
 from fastapi.sse import format_sse_event
 from sqlalchemy.orm import Session
 
-from app import run_events
-from app.database import Database
 from app.errors import HarmoniumError, Unavailable
-from app.run_events import Position, RunEvent
+from app.storage.database import Database
+from app.training import events
+from app.training.events import Position, RunEvent
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class RunEventStreams:
         self.listeners = 0
 
     async def read(self, of_session: Callable[[Session], Result]) -> Result:
-        """A reading session's answer, by one of the few threads that listeners share."""
+        """What `of_session` returns, in one of the few threads that listeners share."""
 
         def reading() -> Result:
             with self._database.reading() as session:
@@ -53,7 +53,7 @@ class RunEventStreams:
         return await asyncio.get_running_loop().run_in_executor(self._readers, reading)
 
     async def first(self, run_id: int, position: Position) -> list[RunEvent]:
-        """What a new listener has missed; empty only where nothing will ever come.
+        """Events that a new listener has missed; empty only after the end of the run.
 
         Raises:
             NotFound: there is no such run.
@@ -63,12 +63,12 @@ class RunEventStreams:
             raise Unavailable(
                 f"{LISTENERS_MAX} listeners are as many as a process serves. Try again, or poll the run."
             )
-        return await self.read(lambda session: run_events.since(session, run_id, position))
+        return await self.read(lambda session: events.since(session, run_id, position))
 
     async def stream(self, run_id: int, position: Position, missed: list[RunEvent]) -> AsyncIterator[bytes]:
         """The run's events as bytes for the wire, until its end, or this process's.
 
-        Closing the iterator, as a client that goes away does, gives everything back.
+        Closing the iterator, as a client that goes away does, ends the subscription.
         """
         self.listeners += 1
         feed = self._feeds.get(run_id)
@@ -97,7 +97,7 @@ class RunEventStreams:
                 del self._feeds[run_id]
 
     def close(self) -> None:
-        """Wait for readings at work, so that they give their connections back before the database closes."""
+        """Wait for readings at work: they must end before the database closes."""
         self._readers.shutdown()
 
     @property
@@ -122,7 +122,7 @@ class _Feed:
         self._watching.cancel()
 
     async def after(self, position: Position) -> list[RunEvent]:
-        """Wait for what comes after a position; empty when the process stops."""
+        """Wait for the events after a position; empty when the process stops."""
         while not self._streams.is_stopping:
             news = self._news  # before the reading: what is new meanwhile must not be waited for
             reading = self._readings.get(position)
@@ -137,7 +137,7 @@ class _Feed:
 
     async def _read(self, position: Position) -> list[RunEvent]:
         try:
-            return await self._streams.read(lambda session: run_events.since(session, self._run_id, position))
+            return await self._streams.read(lambda session: events.since(session, self._run_id, position))
         except HarmoniumError as error:
             self._has_failed = True  # so that the next look of the watch is news
             log.warning("run_events_not_read", run_id=self._run_id, error=error.detail)
@@ -148,17 +148,17 @@ class _Feed:
         with contextlib.suppress(asyncio.CancelledError):
             while True:
                 try:
-                    found: object = await self._streams.read(
-                        lambda session: run_events.mark(session, self._run_id)
+                    mark: object = await self._streams.read(
+                        lambda session: events.mark(session, self._run_id)
                     )
                 except HarmoniumError as error:
                     log.warning("run_events_not_watched", run_id=self._run_id, error=error.detail)
-                    found = None  # so that the next look that succeeds is news
+                    mark = None  # so that the next look that succeeds is news
                 except Exception:
                     log.exception("run_events_not_watched", run_id=self._run_id)
-                    found = None
-                if found != seen or self._has_failed or self._streams.is_stopping:
-                    seen, self._has_failed = found, False
+                    mark = None
+                if mark != seen or self._has_failed or self._streams.is_stopping:
+                    seen, self._has_failed = mark, False
                     self._readings.clear()
                     self._news.set()
                     self._news = asyncio.Event()

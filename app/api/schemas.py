@@ -1,7 +1,7 @@
-"""What several routes take and give."""
+"""Types of fields and bodies that several routes share."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any
 
 from fastapi import Query
 from pydantic import (
@@ -16,19 +16,17 @@ from pydantic import (
     model_validator,
 )
 
-from app.catalogue import YEARS
-from app.identifiers import LONGEST, clean_id
+from app.catalogue.movies import YEARS
+from app.storage.identifiers import LONGEST, clean_id
 
-Item = TypeVar("Item")
-
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 RowId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 
 MAX_BATCH = 10_000  # ratings in one request
 MAX_PROFILE = 10_000  # ratings that one list is folded in from
 MAX_LIMIT = 500  # movies in one list, items in one page
 
-# Clocks differ; a rating from further ahead is a mistake, and would win over every later one.
+# Clocks differ; a rating from further ahead is a mistake, and would win over every
+# later one.
 AHEAD = timedelta(days=1)
 
 
@@ -72,7 +70,7 @@ Year = Annotated[int, Field(ge=YEARS.start, le=YEARS.stop - 1)]
 
 
 def clean_words(words: str) -> str:
-    """Words of a title or a name: refuse what no text holds."""
+    """A title or name without control characters; `ValueError` otherwise."""
     if any(ord(character) < 32 or 0xD800 <= ord(character) <= 0xDFFF for character in words):
         raise ValueError("control characters and lone surrogates are not allowed")
     return words
@@ -82,32 +80,15 @@ Title = Annotated[str, StringConstraints(max_length=1000, strip_whitespace=True)
 
 
 class Strict(BaseModel):
-    """A body that says what the route knows, and nothing else: a misspelt field is an error."""
+    """A body whose unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Page(BaseModel, Generic[Item]):
-    items: list[Item]
-    next_cursor: str | None = Field(description="pass it as `cursor` for the next page; null at the end")
-
-
-class CountsView(BaseModel):
-    """What became of the rows; the five sum to the rows received."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    inserted: int
-    updated: int
-    unchanged: int
-    superseded: int = Field(description="an older rating of a pair that has a newer one")
-    rejected: int
-
-
-class GivenRating(Strict):
+class RatingInput(Strict):
     """A rating in a request that stores nothing.
 
-    The movie is told by its id, or by title and year; what is said of it are stars, or a like or dislike.
+    It names the movie by id, or by title and year, and has stars, or a like or dislike.
     """
 
     movie_id: Id | None = None
@@ -129,6 +110,3 @@ class GivenRating(Strict):
             if (data.get("stars") is None) == (data.get("liked") is None):
                 raise ValueError("say either stars or liked")
         return data
-
-
-Strategy = Literal["rbm", "blended", "popular"]

@@ -1,8 +1,6 @@
-"""Probes, metrics, and the way in."""
+"""Probes, metrics and the documentation page."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi import APIRouter, Request, Response, status
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
@@ -10,54 +8,55 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import access
-from app.api.dependencies import DatabaseNow, SettingsNow, get_active_machines, needs
-from app.api.problems import declared
+from app.api.dependencies import ReadCall
+from app.api.problems import OF_EVERY_ROUTE, declared
 from app.api.telemetry import Telemetry
 from app.errors import HarmoniumError
-from app.model_registry import ActiveMachines
+from app.model_versions.serving import VersionWatcher
+from app.settings import Settings
+from app.storage.database import Database
 
 DOCS_FILES = "/docs/files"
+METRICS = "# TYPE harmonium_model_version gauge\nharmonium_model_version 7.0\n"
 
 router = APIRouter(tags=["system"])
 
 
-class LiveView(BaseModel):
+class Liveness(BaseModel):
     status: str = "live"
 
 
-class ReadyView(BaseModel):
+class Readiness(BaseModel):
     """Whether requests can be answered, and by what."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     ready: bool
     database: str = Field(examples=["ok"])
-    model_version: int | None
+    model_version: int | None = Field(examples=[7])
     trouble: str | None = Field(
         description="why the active version cannot be used, while an older one serves"
     )
 
 
 @router.get("/health/live", operation_id="live")
-async def live() -> LiveView:
+async def live() -> Liveness:
     """The process runs. Touches nothing else."""
-    return LiveView()
+    return Liveness()
 
 
 @router.get(
-    "/health/ready", operation_id="ready", responses={503: {"model": ReadyView, "description": "not ready"}}
+    "/health/ready", operation_id="ready", responses={503: {"model": Readiness, "description": "not ready"}}
 )
-def ready(
-    request: Request,
-    response: Response,
-    database: DatabaseNow,
-    settings: SettingsNow,
-    machines: Annotated[ActiveMachines, Depends(get_active_machines)],
-) -> ReadyView:
+def ready(request: Request, response: Response) -> Readiness:
     """The database answers, its schema is current and the process is not about to stop.
 
-    On an address that others can reach there also is an API key: without one every request is refused.
+    On an address that others can reach there also is an API key: without one every
+    request is refused.
     """
+    settings: Settings = request.app.state.settings
+    database: Database = request.app.state.database
+    watcher: VersionWatcher = request.app.state.version_watcher
     try:
         state = "ok" if database.is_current() else "its schema is not current: run harmonium db upgrade"
         if state == "ok" and not settings.listens_on_loopback:
@@ -70,34 +69,33 @@ def ready(
         state = "this process is stopping"
     if state != "ok":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    serving = machines.current
-    return ReadyView(
+    return Readiness(
         ready=state == "ok",
         database=state,
-        model_version=serving.version if serving else None,
-        trouble=machines.trouble,
+        model_version=watcher.current.version if watcher.current else None,
+        trouble=watcher.trouble,
     )
 
 
 @router.get(
     "/metrics",
-    dependencies=[needs("read")],
-    responses=declared(),
+    responses=declared(*OF_EVERY_ROUTE) | {200: {"content": {"text/plain": {"example": METRICS}}}},
     response_class=PlainTextResponse,
     operation_id="metrics",
 )
-def metrics(request: Request, machines: Annotated[ActiveMachines, Depends(get_active_machines)]) -> Response:
+def metrics(call: ReadCall) -> Response:
     """Prometheus metrics of this process."""
-    telemetry: Telemetry = request.app.state.telemetry
-    serving = machines.current
-    telemetry.model_version.set(serving.version if serving else 0)
-    telemetry.model_version_refused.set(machines.trouble is not None)
+    call.check_key()
+    telemetry: Telemetry = call.request.app.state.telemetry
+    watcher: VersionWatcher = call.request.app.state.version_watcher
+    telemetry.model_version.set(call.loaded_version.version if call.loaded_version else 0)
+    telemetry.model_version_refused.set(watcher.trouble is not None)
     return Response(generate_latest(telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/docs", include_in_schema=False)
 def docs(request: Request) -> HTMLResponse:
-    """The OpenAPI document to read and to try, with files of this server only: it works offline."""
+    """The OpenAPI document as a page; all its files are of this server."""
     root = request.scope.get("root_path", "").rstrip("/")
     return get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",

@@ -1,4 +1,4 @@
-"""Around every request: an id, a line in the log, and numbers for Prometheus."""
+"""An id, a log line and Prometheus metrics for every request."""
 
 import re
 import time
@@ -42,7 +42,7 @@ class Telemetry:
 
 
 class RequestTelemetry:
-    """ASGI middleware. An `X-Request-ID` that the caller sends is kept when it is harmless."""
+    """ASGI middleware. An `X-Request-ID` of the caller is kept if it is harmless."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self.app = app
@@ -52,8 +52,8 @@ class RequestTelemetry:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex.encode()
         status = 500
         has_answered = False
         started = time.perf_counter()
@@ -76,7 +76,8 @@ class RequestTelemetry:
                 await answer_bug(Request(scope))(scope, receive, send_with_id)
             finally:
                 seconds = time.perf_counter() - started
-                # The route's pattern, not the path: a label for every user would never end.
+                # The route's pattern, not the path: a label for every user would never
+                # end.
                 route = getattr(scope.get("route"), "path", "none")
                 method = scope["method"]
                 self.telemetry.requests.labels(method, route, status).inc()

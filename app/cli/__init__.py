@@ -1,7 +1,7 @@
-"""The command line: `harmonium demo | serve | worker | import | train | …`.
+"""The command line, a file a group: `harmonium serve | train | import …`.
 
-Results go to standard output, progress and logs to standard error. The exit code is 0 only on success:
-1 says that what was asked for failed, 2 that it was asked for wrongly.
+Results go to stdout, logs to stderr; exit code 1 is failure, 2 wrong usage.
+May import every room. Start in terminal.py, then in the file of the command.
 """
 
 import sys
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import typer
 from pydantic import ValidationError
 
-from app.cli import bench, data, judging, keys, operations, recommending, serving, training, versions
-from app.cli.terminal import say
+from app.cli import data, evaluation, jobs, keys, recommendations, runs, serving, training, versions
+from app.cli.terminal import print_message
 from app.errors import HarmoniumError, InvalidInput, Misconfigured
 
 app = typer.Typer(
@@ -21,14 +21,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (serving.app, data.app, training.app, judging.app, recommending.app):
+for commands in (serving.app, data.app, training.app, evaluation.app, recommendations.app):
     app.add_typer(commands)
-app.add_typer(keys.keys, name="keys")
+app.add_typer(keys.app, name="keys")
 app.add_typer(data.db, name="db")
-app.add_typer(versions.versions, name="model-versions")
-app.add_typer(operations.runs, name="training-runs")
-app.add_typer(operations.queue, name="jobs")
-app.add_typer(bench.bench, name="bench")
+app.add_typer(versions.app, name="model-versions")
+app.add_typer(runs.app, name="training-runs")
+app.add_typer(jobs.app, name="jobs")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, standalone_mode=True)
     except ValidationError as error:
-        for one in error.errors():
-            name = "_".join(str(part) for part in one["loc"]).upper()
-            message = str(one["msg"]).removeprefix("Value error, ")
-            say(f"HARMONIUM_{name}: {message}" if name else message)
+        for mistake in error.errors():
+            name = "_".join(str(part) for part in mistake["loc"]).upper()
+            message = str(mistake["msg"]).removeprefix("Value error, ")
+            print_message(f"HARMONIUM_{name}: {message}" if name else message)
         sys.exit(2)
     except HarmoniumError as error:
-        say(f"{error.title()}: {error.detail}")
-        for mistake in error.errors:
-            say(f"  {mistake.location}: {mistake.message}")
+        print_message(f"{error.title()}: {error.detail}")
+        for field in error.errors:
+            print_message(f"  {field.location}: {field.message}")
         sys.exit(2 if isinstance(error, InvalidInput | Misconfigured) else 1)

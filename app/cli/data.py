@@ -9,9 +9,20 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app import catalogue, imports, ratings
-from app.cli.terminal import AsJson, Bar, open_database, print_json, progress, read_settings, say, tell
-from app.database import Database
+from app.catalogue import movies
+from app.cli.terminal import (
+    AsJson,
+    Bar,
+    open_database,
+    print_json,
+    print_message,
+    print_result,
+    progress,
+    read_settings,
+)
+from app.imports.run import import_file
+from app.ratings import read
+from app.storage.database import Database
 
 app = typer.Typer()
 
@@ -34,14 +45,14 @@ def import_(
     ] = "reject",
     as_json: AsJson = False,
 ) -> None:
-    """Load files of ratings or movies, in the order given."""
+    """Load files of ratings or movies, in the order of the arguments."""
     settings = read_settings()
     results = []
     with open_database(settings) as database:
         for path in files:
             with progress(f"importing {path.name}") as bar:
                 started = time.monotonic()
-                result = imports.import_file(
+                result = import_file(
                     database,
                     settings,
                     path,
@@ -67,15 +78,15 @@ def export(
         Path, typer.Argument(help="Where to write; - is standard output. A .zip takes the movies along.")
     ] = Path("-"),
 ) -> None:
-    """Write every rating as CSV, or ratings and movies as a zip; importing it gives the same again."""
+    """Write ratings as CSV, or ratings and movies as a zip, for `harmonium import`."""
     settings = read_settings()
     with open_database(settings) as database, database.reading() as session:
         if str(file) == "-":
-            for piece in ratings.csv_lines(session):
+            for piece in read.csv_lines(session):
                 sys.stdout.write(piece)
             return
         unfinished = file.with_name(file.name + ".part")
-        parts = (("movies.csv", catalogue.csv_lines), ("ratings.csv", ratings.csv_lines))
+        parts = (("movies.csv", movies.csv_lines), ("ratings.csv", read.csv_lines))
         if file.suffix.lower() == ".zip":
             with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, lines_of in parts:
@@ -84,7 +95,7 @@ def export(
                             member.write(piece.encode())
         else:
             with unfinished.open("w", encoding="utf-8", newline="") as target:
-                for piece in ratings.csv_lines(session):
+                for piece in read.csv_lines(session):
                     target.write(piece)
         unfinished.replace(file)
 
@@ -97,21 +108,21 @@ def db_upgrade() -> None:
         applied = database.upgrade()
     finally:
         database.close()
-    tell(f"applied {', '.join(applied)}" if applied else "nothing to do")
+    print_result(f"applied {', '.join(applied)}" if applied else "nothing to do")
 
 
 def _pace(bar: Bar) -> Callable[[str, int], None]:
-    """Say beside the bar how many rows are checked or stored, and how many a second."""
+    """Show beside the bar the rows that are checked or stored, and rows a second."""
     doing, began, now = "", 0.0, time.monotonic()
 
-    def say(done: str, rows: int) -> None:
+    def show(done: str, rows: int) -> None:
         nonlocal doing, began, now
         if done != doing:
             doing, began = done, now
         now = time.monotonic()
         bar.words(f"{rows:,} rows {done}, {rows / max(now - began, 1e-3):,.0f} rows/s")
 
-    return say
+    return show
 
 
 def _print_import(path: Path, result: dict[str, Any], seconds: float) -> None:
@@ -119,8 +130,8 @@ def _print_import(path: Path, result: dict[str, Any], seconds: float) -> None:
         f"{result[name]} {name}" for name in ("inserted", "updated", "unchanged", "superseded", "rejected")
     )
     rate = result["rows"] / seconds if seconds else 0.0
-    tell(f"{path.name}: {result['rows']} rows: {counts} ({seconds:.1f} s, {rate:,.0f} rows/s)")
+    print_result(f"{path.name}: {result['rows']} rows: {counts} ({seconds:.1f} s, {rate:,.0f} rows/s)")
     for error in result["errors"]:
-        say(f"  left out, {error['location']}: {error['message']}")
+        print_message(f"  left out, {error['location']}: {error['message']}")
     if result["rejected"] > len(result["errors"]) > 0:
-        say(f"  and {result['rejected'] - len(result['errors']):,} more")
+        print_message(f"  and {result['rejected'] - len(result['errors']):,} more")

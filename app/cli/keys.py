@@ -1,4 +1,4 @@
-"""`harmonium keys`."""
+"""`harmonium keys`: API keys."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,16 +12,16 @@ from app.cli.terminal import (
     open_database,
     out,
     print_json,
+    print_message,
+    print_result,
     read_settings,
-    say,
-    tell,
     when,
 )
 
-keys = typer.Typer(help="API keys.", no_args_is_help=True)
+app = typer.Typer(help="API keys.", no_args_is_help=True)
 
 
-@keys.command("create")
+@app.command("create")
 def keys_create(
     name: Annotated[str, typer.Option(help="Who the key is for.")],
     role: Annotated[Literal["read", "write", "admin"], typer.Option()],
@@ -36,47 +36,46 @@ def keys_create(
     """Make an API key and print it, this once."""
     with open_database(read_settings()) as database, database.writing() as session:
         if unless_any and access.any_key(session):
-            say("there is a key already")
+            print_message("there is a key already")
             return
-        row, secret = access.create(session, name, role)
+        new = access.create(session, name, role)
         if output is not None:
-            # Written before the commit: a key that could not be handed over must not come into force.
+            # Written before the commit: a key that could not be handed over must not
+            # come into force.
             output.parent.mkdir(parents=True, exist_ok=True)
             output.touch(mode=0o600)
-            output.write_text(secret + "\n")
+            output.write_text(new.key + "\n")
     if as_json:
-        print_json({"id": row.key_id, "name": row.name, "role": row.role, "key": secret})
+        print_json({"id": new.id, "name": new.name, "role": new.role, "key": new.key})
     elif output is None:
-        tell(secret)
-        say("Keep it: it is not stored and cannot be shown again.")
+        print_result(new.key)
+        print_message("Keep it: it is not stored and cannot be printed again.")
     else:
-        say(f"the key is in {output}")
+        print_message(f"the key is in {output}")
 
 
-@keys.command("list")
+@app.command("list")
 def keys_list(as_json: AsJson = False) -> None:
     """Show keys by their first characters."""
     with open_database(read_settings()) as database, database.reading() as session:
-        rows, _ = access.page(session, limit=10_000)
+        issued = access.page(session, limit=10_000).items
     if as_json:
         print_json(
             [
-                {"id": row.key_id, "name": row.name, "role": row.role, "revoked_at": row.revoked_at}
-                for row in rows
+                {"id": key.id, "name": key.name, "role": key.role, "revoked_at": key.revoked_at}
+                for key in issued
             ]
         )
         return
     table = Table("id", "name", "role", "begins with", "created", "revoked")
-    for row in rows:
-        table.add_row(
-            str(row.key_id), row.name, row.role, row.prefix, when(row.created_at), when(row.revoked_at)
-        )
+    for key in issued:
+        table.add_row(str(key.id), key.name, key.role, key.prefix, when(key.created_at), when(key.revoked_at))
     out.print(table)
 
 
-@keys.command("revoke")
+@app.command("revoke")
 def keys_revoke(key_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     """Put a key out of force for good."""
     with open_database(read_settings()) as database, database.writing() as session:
-        row = access.revoke(session, key_id)
-    tell(f"key {row.key_id} ({row.name}) is revoked")
+        key = access.revoke(session, key_id)
+    print_result(f"key {key.id} ({key.name}) is revoked")

@@ -1,4 +1,4 @@
-"""`harmonium serve | worker | demo`: what keeps running."""
+"""`harmonium serve | worker | demo`: the processes that keep running."""
 
 import json
 import signal
@@ -15,25 +15,29 @@ import structlog
 import typer
 import uvicorn
 
-from app import access, catalogue, imports, model_registry, ratings
-from app.catalogue import MovieEntry
+from app import access
+from app.catalogue import movies
+from app.catalogue.movies import MovieEntry
 from app.cli.terminal import (
-    given,
     open_database,
+    print_message,
     progress,
     read_settings,
-    say,
+    set_options,
 )
 from app.cli.training import train_now
-from app.database import Database
-from app.demo import catalogue as demo_catalogue
-from app.demo import movielens, raters
+from app.demo import catalogue, movielens, raters
 from app.errors import InvalidInput, Misconfigured, Unavailable
+from app.imports.run import import_file
 from app.main import create_app
-from app.ratings import RatingBatch
+from app.model_versions import activation
+from app.ratings import read, store
+from app.ratings.batch import RatingBatch
 from app.settings import Settings
-from app.signs_of_life import is_alive
-from app.worker import SupervisedWorker, run_worker
+from app.storage.database import Database
+from app.worker.liveness import is_alive
+from app.worker.process import run_worker
+from app.worker.supervisor import SupervisedWorker
 
 app = typer.Typer()
 
@@ -48,8 +52,8 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     worker: Annotated[bool, typer.Option(help="Run a worker beside the API.")] = True,
 ) -> None:
-    """Start the API and, unless told not to, a supervised worker process."""
-    settings = read_settings(**given(host=host, port=port))
+    """Start the API and, by default, a supervised worker process."""
+    settings = read_settings(**set_options(host=host, port=port))
     _serve(settings, with_worker=worker)
 
 
@@ -72,7 +76,9 @@ def demo(
         str | None,
         typer.Option("--movielens", help="Fetch a real set from GroupLens: small, 100k, 1m, 25m or 32m."),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="A MovieLens zip that you have already.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A MovieLens zip that you have already.")
+    ] = None,
     host: Annotated[str | None, typer.Option()] = None,
     port: Annotated[int | None, typer.Option()] = None,
     folder: Annotated[Path, typer.Option(help="Where the demo's own database lives.")] = Path("data/demo"),
@@ -90,7 +96,7 @@ def demo(
     settings = read_settings(
         database_url=f"sqlite:///{folder}/{name}.db",
         spool_dir=folder / "spool",
-        **given(host=host, port=port),
+        **set_options(host=host, port=port),
     )
     with open_database(settings) as database:
         if movielens_set or file:
@@ -98,11 +104,11 @@ def demo(
         else:
             _load_demo(database)
         with database.reading() as session:
-            pointer = model_registry.active(session)
+            pointer = activation.active(session)
         if pointer is None:
             run = train_now(database, settings, {}, "demo")
-            say(f"trained model version {run['model_version']}: {run['evaluation']['words']}")
-    say(f"ready after {time.monotonic() - started:.0f} s; the database is {folder}/{name}.db")
+            print_message(f"trained model version {run['model_version']}: {run['evaluation']['words']}")
+    print_message(f"ready after {time.monotonic() - started:.0f} s; the database is {folder}/{name}.db")
     if start:
         is_bundled = not (movielens_set or file)
         _serve(settings, with_worker=True, greeting=_greeting(settings, bundled=is_bundled))
@@ -112,7 +118,8 @@ def _serve(settings: Settings, *, with_worker: bool, greeting: str = "") -> None
     database = Database.from_settings(settings)
     stopping = threading.Event()
     if not _upgraded(database):
-        # It may come back while we serve: probes say so until then. Routes look for a key at every request.
+        # It may come back while we serve: probes say so until then. Routes look for a
+        # key at every request.
         if not settings.listens_on_loopback:
             log.warning(
                 "api_keys_not_checked",
@@ -126,7 +133,7 @@ def _serve(settings: Settings, *, with_worker: bool, greeting: str = "") -> None
         if not has_keys and not settings.listens_on_loopback:
             raise Misconfigured(access.NO_KEY_IN_PUBLIC.format(host=settings.host))
         if not has_keys:
-            say(
+            print_message(
                 f"There is no API key: only {settings.host} is served, and anyone here may do everything.\n"
                 "Make a key with: harmonium keys create --name admin --role admin"
             )
@@ -145,7 +152,8 @@ def _serve(settings: Settings, *, with_worker: bool, greeting: str = "") -> None
         greeting=greeting,
         on_exit=service.state.stopping.set,
     )
-    # uvicorn raises the signal that stopped it once more; it must not end us before the worker is stopped.
+    # uvicorn raises the signal that stopped it once more; it must not end us before the
+    # worker is stopped.
     signal.signal(signal.SIGTERM, lambda *_: None)
     if supervised is not None:
         supervised.start()
@@ -163,7 +171,7 @@ def _serve(settings: Settings, *, with_worker: bool, greeting: str = "") -> None
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which greets once it listens, and says that it is to stop before it does."""
+    """uvicorn with a greeting at its start and a callback before it stops."""
 
     def __init__(self, config: uvicorn.Config, *, greeting: str, on_exit: Callable[[], None]) -> None:
         super().__init__(config)
@@ -177,7 +185,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and self._greeting:
-            say(self._greeting)
+            print_message(self._greeting)
 
 
 def _upgraded(database: Database) -> bool:
@@ -190,7 +198,7 @@ def _upgraded(database: Database) -> bool:
 
 
 def _upgrade_later(database: Database, settings: Settings, stopping: threading.Event) -> None:
-    """Migrate as soon as the database is there, and look for the key that could not be looked for before."""
+    """Migrate as soon as the database is there, then look for an API key."""
     while not stopping.wait(DATABASE_PAUSE):
         if not _upgraded(database):
             continue
@@ -206,35 +214,34 @@ def _upgrade_later(database: Database, settings: Settings, stopping: threading.E
 
 
 def _load_demo(database: Database) -> None:
-    """The bundled films and raters; loading them again changes nothing."""
+    """The bundled films and raters; loading twice changes nothing."""
     now = datetime.now(UTC)
-    films = [MovieEntry(one.movie_id, one.title, one.year, one.genres) for one in demo_catalogue.films()]
+    films = [MovieEntry(film.movie_id, film.title, film.year, film.genres) for film in catalogue.films()]
     with database.writing() as session:
-        catalogue.store(session, films, now=now)
-    given = RatingBatch.of((one.user_id, one.movie_id, one.stars, one.rated_at) for one in raters.ratings())
+        movies.store(session, films, now=now)
+    batch = RatingBatch.of((row.user_id, row.movie_id, row.stars, row.rated_at) for row in raters.ratings())
     with database.writing() as session:
-        counts = ratings.store(session, given, received_at=now)
-    say(f"{len(films)} films; {counts.inserted} new ratings of {counts.total}")
+        counts = store.upsert(session, batch, received_at=now)
+    print_message(f"{len(films)} films; {counts.inserted} new ratings of {counts.total}")
 
 
 def _load_movielens(
     database: Database, settings: Settings, name: str | None, file: Path | None, folder: Path
 ) -> None:
     with database.reading() as session:
-        if ratings.count(session):
+        if read.count(session):
             return
     if name:
-        say(movielens.licence_notice(name))
+        print_message(movielens.licence_notice(name))
         with progress(f"fetching {name}") as on_progress:
             file = movielens.fetch(
                 name, folder, on_progress=lambda done, total: on_progress(done / total if total else 0.0)
             )
     if file is None:
         raise InvalidInput("Give --movielens NAME or --file ZIP.")
-    movielens.members(file)  # says clearly what is wrong with a file that is not MovieLens
     with progress(f"importing {file.name}") as on_progress:
-        result = imports.import_file(database, settings, file, on_progress=on_progress)
-    say(f"imported {result['rows']} rows")
+        result = import_file(database, settings, file, on_progress=on_progress)
+    print_message(f"imported {result['rows']} rows")
 
 
 def _greeting(settings: Settings, *, bundled: bool) -> str:
@@ -251,12 +258,12 @@ def _greeting(settings: Settings, *, bundled: bool) -> str:
         if bundled
         else {"1": 5, "50": 5, "172": 4}
     )
-    given = json.dumps([{"movie_id": movie_id, "stars": value} for movie_id, value in stars.items()])
+    body = json.dumps([{"movie_id": movie_id, "stars": value} for movie_id, value in stars.items()])
     return f"""
 Harmonium serves on {at} (documentation at {at}/docs). Try:
 
   curl '{at}/v1/users/{user}/recommendations?limit=5'
-  curl {at}/v1/recommendations -H 'Content-Type: application/json' -d '{{"limit": 5, "ratings": {given}}}'
+  curl {at}/v1/recommendations -H 'Content-Type: application/json' -d '{{"limit": 5, "ratings": {body}}}'
   curl -X PUT {at}/v1/users/me/ratings/{"demo-aliens-1986" if bundled else "50"} \
 -H 'Content-Type: application/json' -d '{{"stars": 5}}'
   curl '{at}/v1/users/me/recommendations?limit=5'

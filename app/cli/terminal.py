@@ -1,4 +1,4 @@
-"""What all commands share: settings, the database, and how to talk to a terminal or a file."""
+"""Parts of all commands: settings, the database, output to a terminal or a file."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,26 +11,35 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from app import logs
-from app.database import Database
+from app.errors import InvalidInput
 from app.settings import Settings
+from app.storage.database import Database
+from app.storage.tables import JOB_STATES
 
 out = Console()
 
 err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StateOption = Annotated[str | None, typer.Option("--state", help=f"Only {', '.join(JOB_STATES)}.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=1_000, help="How many, newest first.")]
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings, with the options that a command was given, and logs as they ask for."""
+    """The settings with a command's options; sets up the logs, too."""
     settings = Settings(**overrides)
     logs.configure(settings)
     return settings
 
 
-def given(**options: Any) -> dict[str, Any]:
+def set_options(**options: Any) -> dict[str, Any]:
     """The options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def check_state(state: str | None) -> None:
+    if state is not None and state not in JOB_STATES:
+        raise InvalidInput(f"--state takes {', '.join(JOB_STATES)}, not {state}.")
 
 
 @contextmanager
@@ -45,7 +54,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
 
 
 class Bar:
-    """What `progress` hands out: call it with a number from 0 to 1."""
+    """A progress bar: call it with a number from 0 to 1."""
 
     def __init__(self, show: Callable[[float, str], None]) -> None:
         self._show = show
@@ -55,7 +64,7 @@ class Bar:
         self._show(share, self._words)
 
     def words(self, words: str) -> None:
-        """What to say beside the bar from the next call on."""
+        """Words beside the bar from the next call on."""
         self._words = words
 
 
@@ -75,24 +84,24 @@ def progress(description: str) -> Iterator[Bar]:
             task = bar.add_task(description, total=1.0, words="")
             yield Bar(lambda share, words: bar.update(task, completed=share, words=words))
         return
-    shown = -1
+    last = -1
 
     def show(share: float, words: str) -> None:
-        nonlocal shown
-        if int(share * 10) > shown:
-            shown = int(share * 10)
-            say(f"{description}: {shown * 10} %" + (f", {words}" if words else ""))
+        nonlocal last
+        if int(share * 10) > last:
+            last = int(share * 10)
+            print_message(f"{description}: {last * 10} %" + (f", {words}" if words else ""))
 
     yield Bar(show)
 
 
-def say(words: str) -> None:
-    """To standard error, as it is: a narrow terminal wraps it, a file does not."""
+def print_message(words: str) -> None:
+    """Print to standard error, without markup or line breaks."""
     err.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
-def tell(words: str) -> None:
-    """To standard output, as it is."""
+def print_result(words: str) -> None:
+    """Print to standard output without markup."""
     out.print(words, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""`harmonium model-versions`: what `/v1/admin/model-versions` does, without a server."""
+"""`harmonium model-versions`: model versions, without a server."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -7,19 +7,19 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from app import comparison, model_registry
 from app.cli.terminal import (
     AsJson,
     open_database,
     out,
     print_json,
+    print_result,
     read_settings,
-    tell,
     when,
 )
-from app.tables import ActiveVersion, ModelVersion
+from app.model_versions import activation, comparison, retention, store
+from app.storage.tables import ActiveVersion, ModelVersion
 
-versions = typer.Typer(help="Model versions.", no_args_is_help=True)
+app = typer.Typer(help="Model versions.", no_args_is_help=True)
 
 IfMatch = Annotated[
     str | None,
@@ -28,12 +28,12 @@ IfMatch = Annotated[
 Version = Annotated[int, typer.Argument(metavar="VERSION")]
 
 
-@versions.command("list")
+@app.command("list")
 def versions_list(as_json: AsJson = False) -> None:
     """Show the versions, newest first."""
     with open_database(read_settings()) as database, database.reading() as session:
-        rows, _ = model_registry.page(session, limit=1_000)
-        pointer = model_registry.active(session)
+        rows = store.page(session, limit=1_000).items
+        pointer = activation.active(session)
     if as_json:
         print_json([_as_json(row, pointer) for row in rows])
         return
@@ -51,14 +51,14 @@ def versions_list(as_json: AsJson = False) -> None:
     out.print(table)
 
 
-@versions.command("show")
+@app.command("show")
 def versions_show(version: Version, as_json: AsJson = False) -> None:
     """Show one version: settings, metrics and the verdict on it."""
     with open_database(read_settings()) as database, database.reading() as session:
-        row = model_registry.get(session, version)
-        pointer = model_registry.active(session)
+        row = store.get(session, version)
+        pointer = activation.active(session)
     if as_json:
-        print_json(_as_json(row, pointer) | {"etag": model_registry.etag(pointer)})
+        print_json(_as_json(row, pointer) | {"etag": activation.etag(pointer)})
         return
     table = Table("", f"version {row.version}", show_header=True)
     facts = {
@@ -74,12 +74,12 @@ def versions_show(version: Version, as_json: AsJson = False) -> None:
     }
     for section in (facts, row.configuration, comparison.numbers(row.metrics)):
         for name, value in section.items():
-            table.add_row(name, escape(_shown(value)))
+            table.add_row(name, escape(_cell(value)))
         table.add_section()
     out.print(table)
 
 
-@versions.command("compare")
+@app.command("compare")
 def versions_compare(
     first: Annotated[int, typer.Argument(metavar="FIRST")],
     second: Annotated[int, typer.Argument(metavar="SECOND")],
@@ -89,48 +89,35 @@ def versions_compare(
     ] = comparison.SAMPLED_USERS,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two versions: settings that differ, metrics, and the lists of a sample of users."""
+    """Compare two versions: settings that differ, metrics, lists of sampled users."""
     with open_database(read_settings()) as database, database.reading() as session:
-        found = comparison.compare(session, first, second, n_users=users)
+        compared = comparison.compare(session, first, second, n_users=users)
     if as_json:
-        print_json(
-            {
-                "first": first,
-                "second": second,
-                "settings": {
-                    name: {"first": one, "second": other} for name, (one, other) in found.settings.items()
-                },
-                "metrics": {name: asdict(one) for name, one in found.metrics.items()},
-                "shared_movies": found.shared_movies,
-                "only_first": found.only_first,
-                "only_second": found.only_second,
-                "lists": asdict(found.lists),
-            }
-        )
+        print_json(asdict(compared))
         return
     table = Table("", f"version {first}", f"version {second}", "difference")
-    for name, (one, other) in found.settings.items():
-        table.add_row(name, _shown(one), _shown(other), "")
-    if not found.settings:
+    for name, setting in compared.settings.items():
+        table.add_row(name, _cell(setting.first), _cell(setting.second), "")
+    if not compared.settings:
         table.add_row("settings", "equal", "equal", "")
     table.add_section()
-    for name, metric in found.metrics.items():
+    for name, metric in compared.metrics.items():
         difference = "" if metric.difference is None else f"{metric.difference:+.4g}"
-        table.add_row(name, _shown(metric.first), _shown(metric.second), difference)
+        table.add_row(name, _cell(metric.first), _cell(metric.second), difference)
     table.add_section()
-    table.add_row("movies of its own", str(found.only_first), str(found.only_second), "")
+    table.add_row("movies of its own", str(compared.only_first), str(compared.only_second), "")
     out.print(table)
-    lists = found.lists
+    lists = compared.lists
     if lists.mean is None or lists.least is None:
-        tell("no user has ratings that lists could be made from")
+        print_result("no user has ratings that lists could be made from")
         return
-    tell(
+    print_result(
         f"lists of {lists.length} for {lists.n_users} users: {lists.mean:.0%} of the movies are the same "
         f"(least {lists.least:.0%}); {lists.identical} lists are equal, {lists.disjoint} share nothing"
     )
 
 
-@versions.command("activate")
+@app.command("activate")
 def versions_activate(
     version: Version,
     force: Annotated[bool, typer.Option("--force", help="Even if it has not won at the gate.")] = False,
@@ -139,91 +126,91 @@ def versions_activate(
 ) -> None:
     """Serve this version; every process follows within a poll."""
     with open_database(read_settings()) as database, database.writing() as session:
-        pointer = model_registry.activate(session, version, force=force, if_match=if_match)
-    _tell_active(pointer, as_json)
+        pointer = activation.activate(session, version, force=force, if_match=if_match)
+    _print_active(pointer, as_json)
 
 
-@versions.command("rollback")
+@app.command("rollback")
 def versions_rollback(if_match: IfMatch = None, as_json: AsJson = False) -> None:
     """Undo the last activation; a second rollback goes back one more."""
     with open_database(read_settings()) as database, database.writing() as session:
-        pointer = model_registry.roll_back(session, if_match=if_match)
-    _tell_active(pointer, as_json)
+        pointer = activation.roll_back(session, if_match=if_match)
+    _print_active(pointer, as_json)
 
 
-@versions.command("annotate")
+@app.command("annotate")
 def versions_annotate(
     version: Version,
     note: Annotated[str, typer.Argument(metavar="NOTE", help="An empty one removes it.")],
     as_json: AsJson = False,
 ) -> None:
     """Replace a version's note."""
-    if len(note) > model_registry.LONGEST_NOTE:
-        raise typer.BadParameter(f"a note has at most {model_registry.LONGEST_NOTE} characters")
+    if len(note) > store.LONGEST_NOTE:
+        raise typer.BadParameter(f"a note has at most {store.LONGEST_NOTE} characters")
     with open_database(read_settings()) as database, database.writing() as session:
-        row = model_registry.annotate(session, version, note)
+        row = store.annotate(session, version, note)
     if as_json:
         print_json({"version": row.version, "note": row.note})
     else:
-        tell(f"model version {row.version}: {row.note or 'no note'}")
+        print_result(f"model version {row.version}: {row.note or 'no note'}")
 
 
-@versions.command("delete")
+@app.command("delete")
 def versions_delete(
     numbers: Annotated[list[int], typer.Argument(metavar="VERSION...")], as_json: AsJson = False
 ) -> None:
-    """Delete versions for good, all of them or none; the active one cannot be deleted."""
+    """Delete versions for good, all or none; the active one cannot be deleted."""
     with open_database(read_settings()) as database, database.writing() as session:
         for number in dict.fromkeys(numbers):
-            model_registry.remove(session, number)
+            retention.remove(session, number)
     if as_json:
         print_json({"deleted": list(dict.fromkeys(numbers))})
     else:
         for number in dict.fromkeys(numbers):
-            tell(f"model version {number} is deleted")
+            print_result(f"model version {number} is deleted")
 
 
-@versions.command("history")
+@app.command("history")
 def versions_history(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The last so many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show which version was active when, newest first."""
     with open_database(read_settings()) as database, database.reading() as session:
-        found, _ = model_registry.history(session, limit=limit)
+        rows = activation.history(session, limit=limit).items
     if as_json:
         print_json(
             [
                 {
-                    "generation": one.generation,
-                    "version": one.version,
-                    "cause": one.cause,
-                    "activated_at": one.activated_at,
-                    "until": until,
+                    "generation": row.generation,
+                    "version": row.version,
+                    "cause": row.cause,
+                    "activated_at": row.activated_at,
+                    "until": row.until,
                 }
-                for one, until in found
+                for row in rows
             ]
         )
         return
     table = Table("activation", "version", "because of", "from", "until")
-    for one, until in found:
+    for row in rows:
         table.add_row(
-            str(one.generation), str(one.version), one.cause, when(one.activated_at), when(until) or "now"
+            str(row.generation), str(row.version), row.cause, when(row.activated_at), when(row.until) or "now"
         )
     out.print(table)
 
 
-def _tell_active(pointer: ActiveVersion, as_json: bool) -> None:
+def _print_active(pointer: ActiveVersion, as_json: bool) -> None:
     if as_json:
         print_json(
             {
                 "version": pointer.version,
                 "activated_at": pointer.activated_at,
-                "etag": model_registry.etag(pointer),
+                "etag": activation.etag(pointer),
             }
         )
     else:
-        tell(f"model version {pointer.version} is active")
+        print_result(f"model version {pointer.version} is active")
 
 
 def _is_active(row: ModelVersion, pointer: ActiveVersion | None) -> bool:
@@ -247,5 +234,5 @@ def _as_json(row: ModelVersion, pointer: ActiveVersion | None) -> dict[str, Any]
     }
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,1 +1,5 @@
-"""The bundled demo: a catalogue of well-known films and synthetic raters."""
+"""Data to try Harmonium with: bundled films, synthetic raters, MovieLens downloads.
+
+May import `errors` only; the command line stores what it returns.
+Start in catalogue.py.
+"""

@@ -1,7 +1,7 @@
-"""Well-known films, some for every taste: facts only, read from films.csv beside this file.
+"""The demo's films, read from films.csv beside this file: facts only.
 
-The last column, `fame`, is this project's own guess at how many people have seen a film; the synthetic
-raters watch by it, so that the demo has the long tail of a real catalogue.
+The column `fame` is this project's own guess at how many people have seen a film; the
+synthetic raters watch by it, so that the demo has the long tail of a real catalogue.
 """
 
 import csv
@@ -32,10 +32,10 @@ GENRES: Final = (
     "War",
     "Western",
 )
-"""The words of MovieLens, so that demo films and imported ones can be filtered alike."""
+"""MovieLens' names, so that demo films and imported ones can be filtered alike."""
 
 ID_PREFIX: Final = "demo-"
-"""Every id of the demo starts so, to be told from a site's own movies at a glance."""
+"""Begins every id of the demo, which sets them apart from a site's own movies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ class Film:
     """A film of the bundled catalogue."""
 
     movie_id: str
-    """`demo-` and a slug of title and year; it never changes while those two stand."""
+    """`demo-` and a slug of title and year."""
     title: str
     """Without the year."""
     year: int
     genres: tuple[str, ...]
-    """Words of GENRES, in alphabetical order."""
+    """Names of GENRES, in alphabetical order."""
     fame: int
-    """1 (seen by those who seek it out) to 5 (seen by nearly everyone)."""
+    """1 (seen by few) to 5 (seen by nearly everyone)."""
 
 
 def films() -> list[Film]:
@@ -61,7 +61,8 @@ def films() -> list[Film]:
 def movie_id(title: str, year: int) -> str:
     """The demo id of a film: ASCII, lower case, such as `demo-la-confidential-1997`.
 
-    Marks inside a word (It's, L.A., M*A*S*H) vanish; whatever else is no letter or digit becomes one hyphen.
+    Marks inside a word (It's, L.A., M*A*S*H) are dropped; any other run of such becomes
+    a hyphen.
     """
     spelled_out = title.replace("&", " and ").replace("½", " 1 2")
     ascii_only = unicodedata.normalize("NFKD", spelled_out).encode("ascii", "ignore").decode("ascii").lower()

@@ -1,10 +1,10 @@
-"""Synthetic raters: people who never were, with tastes that anyone recognises.
+"""Synthetic raters with recognisable tastes, and their ratings.
 
-The demo must show a machine that learns tastes, and it may bundle nobody's data, so the ratings are made up
-here, always the same for the same seed. A rater has one or two tastes. Which films they watch depends on the
-films' fame and on those tastes; how many stars they give depends on the tastes, the film, the rater's mood
-and chance. People also watch what others chose for them, and do not always like it: without such ratings a
-machine would learn who watches what, and nothing about liking.
+No real person's data is bundled, so the demo's ratings are drawn here, equal for equal
+seeds. A rater has one or two tastes. Which films a rater watches depends on the films'
+fame and on the tastes; the stars depend on the tastes, the film, the rater's mood and
+chance. Some films are watched regardless of taste, and not always liked: without such
+ratings a model would learn who watches what, and nothing about liking.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,16 +34,17 @@ class DemoRating:
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What a kind of film lover leans towards and away from, in units of affinity."""
+    """The preferences of one kind of rater, in units of affinity."""
 
     name: str
     share: float
-    """Of the raters who have this taste as their first one; the shares sum to 1."""
+    """Share of the raters whose first taste this is; the shares sum to 1."""
     genres: Mapping[str, float]
+    """Affinity by genre, 0 for genres left out."""
     age: float = 0.0
-    """Leaning towards films from before 1970 (positive) or after it (negative), full at 40 years away."""
+    """Affinity for films from before 1970, negative for later; full at 40 years."""
     fame: float = 0.0
-    """Leaning towards what everyone has seen (positive) or towards what one has to find (negative)."""
+    """Affinity for famous films, negative for obscure ones."""
 
 
 TASTES: Final = (
@@ -120,10 +121,10 @@ RATERS: Final = 600
 FEWEST_RATINGS: Final = 25  # of a synthetic rater
 MOST_RATINGS: Final = 90
 
-_INDIFFERENT: Final = 3.1  # stars for a film that suits neither well nor badly
+_INDIFFERENT: Final = 3.1  # stars for a film of affinity 0
 _WATCHED_BY_FAME: Final = np.array([0.65, 0.8, 1.0, 1.5, 2.3])  # of fame 1 to 5, against one another
 _CHOOSINESS: Final = 2.3  # how strongly taste decides what is watched
-_CHOSEN_BY_OTHERS: Final = 0.2  # share of the films that somebody else picked
+_CHOSEN_BY_OTHERS: Final = 0.2  # share of the films that are watched regardless of taste
 _SECOND_TASTE: Final = 0.35  # share of raters with two tastes
 _FIRST_DAY: Final = datetime(2025, 1, 1, tzinfo=UTC)  # every film was out by then
 _JOINING_DAYS: Final = 240  # the raters join within this time
@@ -131,26 +132,27 @@ _JOINING_DAYS: Final = 240  # the raters join within this time
 
 @dataclass(frozen=True, slots=True)
 class Rater:
-    """A synthetic person, before watching anything."""
+    """A synthetic user."""
 
     user_id: str
     tastes: tuple[str, ...]
     """Names of TASTES, the stronger one first."""
     seed: tuple[int, int]
-    """Each rater's own, so that asking for more raters changes nothing about the first ones."""
+    """Each rater's own, so that more raters leave the first ones as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """A named user with ratings picked by hand, to show what somebody like that is recommended."""
+    """A named user with ratings chosen by hand, of a clear taste."""
 
     user_id: str
     description: str
+    """The taste in a few words."""
     stars: Mapping[tuple[str, int], float]
     """By title and year."""
 
     def ratings(self) -> list[DemoRating]:
-        """One rating a minute, in the order given."""
+        """The ratings, a minute apart, in the order of `stars`."""
         return [
             DemoRating(self.user_id, movie_id(*film), stars, _FIRST_DAY + timedelta(minutes=minute))
             for minute, (film, stars) in enumerate(self.stars.items())
@@ -246,37 +248,35 @@ PERSONAS: Final = (
 def people(seed: int = 1, raters: int = RATERS) -> list[Rater]:
     """The synthetic raters `demo-user-001` and on, with their tastes."""
     shares = np.array([taste.share for taste in TASTES])
-    made = []
+    synthetic = []
     for number in range(1, raters + 1):
         random = np.random.default_rng((seed, number, 0))
         first, second = random.choice(len(TASTES), size=2, replace=False, p=shares)
         chosen = (first, second) if random.random() < _SECOND_TASTE else (first,)
         tastes = tuple(TASTES[taste].name for taste in chosen)
-        made.append(Rater(f"{ID_PREFIX}user-{number:03d}", tastes, (seed, number)))
-    return made
+        synthetic.append(Rater(f"{ID_PREFIX}user-{number:03d}", tastes, (seed, number)))
+    return synthetic
 
 
 def ratings(seed: int = 1, raters: int = RATERS) -> list[DemoRating]:
-    """The personas' ratings and those of so many synthetic raters: the same list for the same arguments."""
-    made = [rating for persona in PERSONAS for rating in persona.ratings()]
-    catalogue = films()
-    watching = _Watching.of(catalogue, seed)
-    for rater in people(seed, raters):
-        made.extend(watching.ratings_of(rater))
-    return made
+    """The ratings of the personas and of `raters` synthetic raters, by the seed."""
+    watching = _Watching.of(films(), seed)
+    return [rating for persona in PERSONAS for rating in persona.ratings()] + [
+        rating for rater in people(seed, raters) for rating in watching.ratings_of(rater)
+    ]
 
 
 @dataclass(frozen=True)
 class _Watching:
-    """What all raters share: the films, and how each taste stands to each of them."""
+    """What all raters share: the films and the affinity of each taste to each film."""
 
     movie_ids: list[str]
     fame: Floats
-    """How often a film is watched against others when taste has no say, shape (n_films,)."""
+    """Relative frequency of watching without regard to taste, shape (n_films,)."""
     quality: Floats
-    """What a film has for everyone, in stars, shape (n_films,)."""
+    """Stars that a film gains or loses with every rater, shape (n_films,)."""
     affinity: Mapping[str, Floats]
-    """By name of the taste, each of shape (n_films,), before it is squashed to -1 to 1."""
+    """Affinity by name of the taste, each of shape (n_films,), unbounded."""
     genre_share: Floats
     """1 / number of genres where a film has the genre, shape (n_films, n_genres)."""
 
@@ -295,13 +295,13 @@ class _Watching:
         return cls(
             movie_ids=[film.movie_id for film in catalogue],
             fame=_WATCHED_BY_FAME[fame - 1],
-            quality=0.1 * (fame - 3) + chance,  # what is famous is a little better on average
+            quality=0.1 * (fame - 3) + chance,  # famous films are a little better on average
             affinity=affinity,
             genre_share=has / has.sum(axis=1, keepdims=True),
         )
 
     def ratings_of(self, rater: Rater) -> list[DemoRating]:
-        """What the rater watches, and says about it, in the order of time."""
+        """A rater's ratings in the order of time."""
         random = np.random.default_rng((*rater.seed, 1))
         affinity = self._affinity_of(rater, random)  # (n_films,)
 
@@ -317,22 +317,23 @@ class _Watching:
         stars = np.clip(np.round(2 * stars) / 2, 0.5, 5.0)
 
         joined = int(random.integers(_JOINING_DAYS * 86_400))
-        # Most ratings follow the one before within minutes, a few after days: a heavy-tailed step, capped.
+        # Most ratings follow the one before within minutes, a few after days: a
+        # heavy-tailed step, capped.
         steps = 30 + np.minimum(random.lognormal(6.0, 2.0, count), 5 * 86_400)  # seconds
         return [
             DemoRating(
                 rater.user_id,
                 self.movie_ids[film],
-                float(given),
+                float(rating),
                 _FIRST_DAY + timedelta(seconds=joined + int(since)),
             )
-            for film, given, since in zip(watched, stars, np.cumsum(steps), strict=True)
+            for film, rating, since in zip(watched, stars, np.cumsum(steps), strict=True)
         ]
 
     def _affinity_of(self, rater: Rater, random: np.random.Generator) -> Floats:
-        """How well each film suits the rater, from -1 to 1, shape (n_films,)."""
-        suits = self.affinity[rater.tastes[0]]
+        """The rater's affinity to each film, from -1 to 1, shape (n_films,)."""
+        affinity = self.affinity[rater.tastes[0]]
         for weaker in rater.tastes[1:]:
-            suits = np.maximum(suits, self.affinity[weaker] - 0.15)
-        leanings = random.normal(0.0, 0.25, len(GENRES))  # what tells a rater from others of the same taste
-        return np.tanh(suits + self.genre_share @ leanings)
+            affinity = np.maximum(affinity, self.affinity[weaker] - 0.15)
+        leanings = random.normal(0.0, 0.25, len(GENRES))  # raters of one taste differ
+        return np.tanh(affinity + self.genre_share @ leanings)

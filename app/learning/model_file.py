@@ -1,7 +1,7 @@
-"""Machines as one block of bytes: an uncompressed `.npz` that is checked completely before it is believed.
+"""A trained model as bytes: an uncompressed `.npz`, checked completely before use.
 
-Nothing in it is ever executed: no pickled objects, strings as UTF-8 bytes with offsets, scalars as JSON.
-The same machines always give the same bytes, so a digest identifies them.
+Nothing in it is ever executed: no pickled objects, strings as UTF-8 bytes with offsets,
+scalars as JSON. Equal models give equal bytes, so a digest identifies them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from typing import IO, Any, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from app.learning.boltzmann.linear_units import LinearUnits
+from app.learning.boltzmann.rbm import RBM
+from app.learning.boltzmann.visible_design import DESIGNS
+from app.learning.boltzmann.weighted_units import WeightedUnits
 from app.learning.configuration import TrainingConfiguration
-from app.learning.grading import Grading
-from app.learning.judge import Judge
-from app.learning.like_probability import LengthCalibration
-from app.learning.linear_units import LinearUnits
-from app.learning.machines import Machines
-from app.learning.metrics import Reliability
-from app.learning.ordinal_biases import Levels
-from app.learning.rbm import RBM
-from app.learning.visible_design import DESIGNS
+from app.learning.evaluation.metrics import Reliability
+from app.learning.likes.calibration import LengthCalibration
+from app.learning.likes.ordinal_biases import Levels
+from app.learning.likes.ordinal_rbm import OrdinalRBM
+from app.learning.star_weights import StarWeights
+from app.learning.trained_model import TrainedModel
 from app.learning.vocabulary import Vocabulary
-from app.learning.weighted_units import WeightedUnits
 
-FORMAT = 3  # raised by every change that an older reader would misread
-OLDEST_FORMAT = 2  # what it lacks is filled in, so that an active version stays active over an upgrade
-KIND = "harmonium machines"
+FORMAT = 4  # the only one that is read; raised by every change of what a file holds
+KIND = "harmonium model"
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip file's member: signature … lengths of name and extra
 _LOCAL_SIGNATURE = b"PK\x03\x04"
 _EXTRA_HEADER = struct.Struct("<HH")  # kind and length of an extra field
@@ -59,21 +58,18 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # name: dtype, number of dimensions
     "linear_variance": ("<f4", 1),
     "leading_variance": ("<f4", 1),
     "weighted_weights": ("<f4", 2),
-    "judge_weights": ("<f4", 2),
-    "judge_movie_bias": ("<f4", 1),
-    "judge_hidden_bias": ("<f4", 1),
-    "judge_level_stars": ("<f4", 1),
-    "judge_level_weight": ("<f8", 1),
-    "judge_level_log_odds": ("<f8", 1),
+    "like_weights": ("<f4", 2),
+    "like_movie_bias": ("<f4", 1),
+    "like_hidden_bias": ("<f4", 1),
+    "like_level_stars": ("<f4", 1),
+    "like_level_weight": ("<f8", 1),
+    "like_level_log_odds": ("<f8", 1),
     "popularity": ("<i8", 1),
     "likes": ("<i8", 1),
 }
 
-_SINCE_FORMAT_3 = frozenset({"weighted_weights"})
-_BEFORE_FORMAT_3 = {"weighted_units": 0, "like_strength": 0.0}  # settings of machines without these parts
-_ONCE_FIXED = {"popularity_ratings": 2.0}  # before it was a setting
-
-# The head of an array as NumPy writes it. NumPy's own reader parses it as Python and fails in many ways.
+# The head of an array as NumPy writes it. NumPy's own reader parses it as Python and
+# fails in many ways.
 _ARRAY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([^']{1,9})', 'fortran_order': (True|False), "
     rb"'shape': \(([0-9]{1,15},(?: ?[0-9]{1,15})?)\), \} *\n",
@@ -82,12 +78,12 @@ _ARRAY_HEADER = re.compile(
 
 
 class UnreadableModelFile(ValueError):
-    """These bytes are not machines that this version of Harmonium can load; the message says why.
+    """These bytes are no model that this version of Harmonium can load.
 
     Attributes:
-        reason: `torn` (cut short or altered), `foreign` (something else, pickled or compressed arrays
-            included), `newer format`, `wrong shape` (or dtype), `not finite` or `inconsistent` (values that
-            do not go together).
+        reason: `torn` (cut short or altered), `foreign` (something else, pickled or
+            compressed arrays included), `newer format`, `wrong shape` (or dtype), `not
+            finite` or `inconsistent` (values that do not go together).
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -95,40 +91,31 @@ class UnreadableModelFile(ValueError):
         self.reason = reason
 
 
-def dump(machines: Machines) -> bytes:
-    """The machines as bytes for `load`."""
-    encoded = [movie_id.encode() for movie_id in machines.vocabulary.movie_ids]
+def dump(model: TrainedModel) -> bytes:
+    """The model as bytes for `load`."""
+    encoded = [movie_id.encode() for movie_id in model.vocabulary.movie_ids]
     header = {
         "kind": KIND,
         "format": FORMAT,
-        "configuration": machines.configuration.as_dict(),
-        "mean_length": machines.mean_length,
-        "n_users": machines.n_users,
-        "grading": {"mean": machines.grading.mean, "deviation": machines.grading.deviation},
-        "weighted": {"ridge": machines.weighted.ridge},
-        "judge": {"mean_length": machines.judge.mean_length},
-        "calibration": dataclasses.asdict(machines.calibration),
-        "reliability": dataclasses.asdict(machines.reliability),
+        "configuration": model.configuration.as_dict(),
+        "mean_length": model.mean_length,
+        "n_users": model.n_users,
+        "star_weights": {"mean": model.star_weights.mean, "deviation": model.star_weights.deviation},
+        "weighted": {"ridge": model.weighted.ridge},
+        "like_model": {"mean_length": model.like_model.mean_length},
+        "calibration": dataclasses.asdict(model.calibration),
+        "reliability": dataclasses.asdict(model.reliability),
     }
     arrays = {
         "header": np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8),
         "movie_id_bytes": np.frombuffer(b"".join(encoded), np.uint8),
         "movie_id_offsets": np.cumsum([0, *map(len, encoded)]),
-        "weights": machines.rbm.weights,
-        "visible_bias": machines.rbm.visible_bias,
-        "hidden_bias": machines.rbm.hidden_bias,
-        "linear_weights": machines.linear.weights,
-        "linear_variance": machines.linear.variance,
-        "leading_variance": machines.linear.leading_variance,
-        "weighted_weights": machines.weighted.weights,
-        "judge_weights": machines.judge.rbm.weights,
-        "judge_movie_bias": machines.judge.movie_bias,
-        "judge_hidden_bias": machines.judge.rbm.hidden_bias,
-        "judge_level_stars": machines.judge.levels.stars,
-        "judge_level_weight": machines.judge.levels.weight,
-        "judge_level_log_odds": machines.judge.levels.log_odds,
-        "popularity": machines.popularity,
-        "likes": machines.likes,
+        **_parameters(model),
+        "like_level_stars": model.like_model.levels.stars,
+        "like_level_weight": model.like_model.levels.weight,
+        "like_level_log_odds": model.like_model.levels.log_odds,
+        "popularity": model.popularity,
+        "likes": model.likes,
     }
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -140,10 +127,27 @@ def dump(machines: Machines) -> bytes:
     return file.getvalue()
 
 
-def _aligned(member: zipfile.ZipInfo, start: int) -> zipfile.ZipInfo:
-    """The member with an extra field that is as long as it takes for its content to begin at an even place.
+def _parameters(model: TrainedModel) -> dict[str, NDArray[np.float32]]:
+    """The arrays of fitted numbers by their names in the file."""
+    return {
+        "weights": model.rbm.weights,
+        "visible_bias": model.rbm.visible_bias,
+        "hidden_bias": model.rbm.hidden_bias,
+        "linear_weights": model.linear.weights,
+        "linear_variance": model.linear.variance,
+        "leading_variance": model.linear.leading_variance,
+        "weighted_weights": model.weighted.weights,
+        "like_weights": model.like_model.rbm.weights,
+        "like_movie_bias": model.like_model.movie_bias,
+        "like_hidden_bias": model.like_model.rbm.hidden_bias,
+    }
 
-    Then a mapped file's arrays can be used where they are: NumPy copies unaligned ones for every product.
+
+def _aligned(member: zipfile.ZipInfo, start: int) -> zipfile.ZipInfo:
+    """The member with an extra field that aligns its content to 64 bytes.
+
+    Then a mapped file's arrays can be used where they are: NumPy copies unaligned ones
+    for every product.
     """
     header = start + _LOCAL_HEADER.size + len(member.filename) + _ZIP64_EXTRA
     n_padding = (-(header + _EXTRA_HEADER.size)) % _ALIGNMENT
@@ -151,38 +155,36 @@ def _aligned(member: zipfile.ZipInfo, start: int) -> zipfile.ZipInfo:
     return member
 
 
-def load(data: bytes | mmap.mmap) -> Machines:
-    """The machines that `dump` wrote.
+def load(data: bytes | mmap.mmap) -> TrainedModel:
+    """The model that `dump` wrote.
 
     Args:
-        data: the file. The arrays are views of it, so the pages of a mapped one are read when they are
-            needed, and processes that map it share them.
+        data: the file. The arrays are views of it, so the pages of a mapped file are
+            read when they are needed, and processes that map it share them.
 
     Raises:
-        UnreadableModelFile: whatever is wrong with the bytes.
+        UnreadableModelFile: for any fault of the bytes.
     """
     arrays = _arrays(data)
     header = _header(arrays["header"])
     try:
-        settings = dict(header["configuration"])
-        if header["format"] < FORMAT:
-            settings = _BEFORE_FORMAT_3 | settings
-        settings = _ONCE_FIXED | settings
-        configuration = TrainingConfiguration.from_dict(settings)
-        calibration, grading = header["calibration"], header["grading"]
-        machines = Machines(
+        configuration = TrainingConfiguration.from_dict(dict(header["configuration"]))
+        calibration, star_weights = header["calibration"], header["star_weights"]
+        model = TrainedModel(
             vocabulary=_vocabulary(arrays["movie_id_bytes"], arrays["movie_id_offsets"]),
             configuration=configuration,
             rbm=RBM(arrays["weights"], arrays["visible_bias"], arrays["hidden_bias"]),
             linear=LinearUnits(
                 arrays["linear_weights"], arrays["linear_variance"], arrays["leading_variance"]
             ),
-            weighted=WeightedUnits(arrays["weighted_weights"], _weighted_ridge(header)),
-            grading=Grading(
-                _finite(grading["mean"]), _finite(grading["deviation"]), configuration.grade_slope
+            weighted=WeightedUnits(arrays["weighted_weights"], _finite(header["weighted"]["ridge"])),
+            star_weights=StarWeights(
+                _finite(star_weights["mean"]), _finite(star_weights["deviation"]), configuration.grade_slope
             ),
             mean_length=_finite(header["mean_length"]),
-            judge=_judge(arrays, _finite(header["judge"]["mean_length"]), configuration.liked_at_least),
+            like_model=_like_model(
+                arrays, _finite(header["like_model"]["mean_length"]), configuration.liked_at_least
+            ),
             calibration=LengthCalibration(
                 *(_finite(calibration[field.name]) for field in dataclasses.fields(LengthCalibration))
             ),
@@ -195,28 +197,27 @@ def load(data: bytes | mmap.mmap) -> Machines:
         if isinstance(error, UnreadableModelFile):
             raise
         raise UnreadableModelFile("inconsistent", f"{type(error).__name__}: {error}") from error
-    _check(machines)
-    return machines
+    _check(model)
+    return model
 
 
 def _arrays(data: bytes | mmap.mmap) -> dict[str, Array]:
-    """Every expected array, of the expected dtype and as large as it says; nothing else is in the file."""
+    """Every expected array, of its expected dtype and size; there are no others."""
     try:
-        # A map can be read like a file, as far as the list of members goes; wrapped in BytesIO it is copied.
+        # A map can be read like a file, as far as the list of members goes; wrapped in
+        # BytesIO it is copied.
         with zipfile.ZipFile(
             io.BytesIO(data) if isinstance(data, bytes) else cast(IO[bytes], data)
         ) as archive:
             members = {member.filename: member for member in archive.infolist()}
             if "header.npy" not in members:
                 raise UnreadableModelFile("foreign", "a zip file without the header of a model file")
-            # A file of a newer format may hold other arrays, so its number is looked at before they are.
-            header = _header(_array(data, members["header.npy"], "header"))
-            names = _ARRAYS if header["format"] >= FORMAT else _ARRAYS.keys() - _SINCE_FORMAT_3
-            if sorted(members) != sorted(f"{name}.npy" for name in names):
+            # A file of another format may hold other arrays, so its number is looked at
+            # before they are.
+            _header(_array(data, members["header.npy"], "header"))
+            if sorted(members) != sorted(f"{name}.npy" for name in _ARRAYS):
                 raise UnreadableModelFile("wrong shape", f"the file holds {', '.join(sorted(members))}")
-            arrays = {name: _array(data, members[f"{name}.npy"], name) for name in names}
-            arrays.setdefault("weighted_weights", np.zeros((arrays["popularity"].size, 0), np.float32))
-            return arrays
+            return {name: _array(data, members[f"{name}.npy"], name) for name in _ARRAYS}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UnreadableModelFile("torn", f"{len(data)} bytes; {error}") from error
 
@@ -226,25 +227,27 @@ def _array(data: bytes | mmap.mmap, member: zipfile.ZipInfo, name: str) -> Array
         raise UnreadableModelFile("foreign", f"{member.filename} is compressed")
     content = _content(data, member)
     dtype, dimensions = _ARRAYS[name]
-    found = _ARRAY_HEADER.match(content)
-    if found is None:
+    head = _ARRAY_HEADER.match(content)
+    if head is None:
         raise UnreadableModelFile("foreign", f"{member.filename} does not start as an array does")
-    found_dtype, fortran_order, lengths = (text.decode("latin-1") for text in found.groups())
-    if "O" in found_dtype:
+    stored_dtype, fortran_order, lengths = (text.decode("latin-1") for text in head.groups())
+    if "O" in stored_dtype:
         raise UnreadableModelFile("foreign", f"{member.filename} holds pickled objects")
     shape = tuple(int(length) for length in lengths.split(",") if length.strip())
-    if found_dtype != dtype or fortran_order != "False" or len(shape) != dimensions:
-        raise UnreadableModelFile("wrong shape", f"{member.filename}: shape ({lengths}), dtype {found_dtype}")
-    if len(content) - found.end() != math.prod(shape) * np.dtype(dtype).itemsize:
+    if stored_dtype != dtype or fortran_order != "False" or len(shape) != dimensions:
+        raise UnreadableModelFile(
+            "wrong shape", f"{member.filename}: shape ({lengths}), dtype {stored_dtype}"
+        )
+    if len(content) - head.end() != math.prod(shape) * np.dtype(dtype).itemsize:
         raise UnreadableModelFile(
             "wrong shape", f"{member.filename} claims shape {shape} in {len(content)} bytes"
         )
-    array = np.frombuffer(content, dtype, offset=found.end()).reshape(shape)
-    return array if array.flags.aligned else array.copy()  # written before contents were aligned
+    array = np.frombuffer(content, dtype, offset=head.end()).reshape(shape)
+    return array if array.flags.aligned else array.copy()  # another writer may not align contents
 
 
 def _content(data: bytes | mmap.mmap, member: zipfile.ZipInfo) -> memoryview:
-    """A member's bytes where they are: as many as it says, and with its checksum."""
+    """A member's bytes where they lie, of its stated length and checksum."""
     view = memoryview(data)
     header = bytes(view[member.header_offset : member.header_offset + _LOCAL_HEADER.size])
     if len(header) < _LOCAL_HEADER.size:
@@ -265,15 +268,15 @@ def _header(array: Array) -> dict[str, Any]:
         raise UnreadableModelFile("foreign", f"the header is no JSON: {error}") from error
     if not isinstance(header, dict) or header.get("kind") != KIND:
         raise UnreadableModelFile("foreign", "the header names another kind of file")
-    found = header.get("format")
-    if isinstance(found, int) and found > FORMAT:
+    number = header.get("format")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UnreadableModelFile("foreign", f"there is no format {number!r}")
+    if number > FORMAT:
         raise UnreadableModelFile(
-            "newer format", f"it has format {found}, this Harmonium reads up to {FORMAT}; upgrade Harmonium"
+            "newer format", f"it has format {number}, this Harmonium reads {FORMAT}; upgrade Harmonium"
         )
-    if found == 1 and not isinstance(found, bool):
-        raise UnreadableModelFile("foreign", "format 1 is not read any more; train again")
-    if isinstance(found, bool) or not isinstance(found, int) or found < OLDEST_FORMAT:
-        raise UnreadableModelFile("foreign", f"there is no format {found!r}")
+    if number < FORMAT:
+        raise UnreadableModelFile("foreign", f"format {number} is not read any more; train again")
     return header
 
 
@@ -285,22 +288,24 @@ def _vocabulary(encoded: Array, offsets: Array) -> Vocabulary:
     return Vocabulary([content[start:end].decode() for start, end in itertools.pairwise(bounds)])
 
 
-def _judge(arrays: dict[str, Array], mean_length: float, liked_at_least: float) -> Judge:
-    stars, weight, log_odds = (arrays[f"judge_level_{name}"] for name in ("stars", "weight", "log_odds"))
+def _like_model(arrays: dict[str, Array], mean_length: float, liked_at_least: float) -> OrdinalRBM:
+    stars, weight, log_odds = (arrays[f"like_level_{name}"] for name in ("stars", "weight", "log_odds"))
     if not stars.shape == weight.shape == log_odds.shape:
-        raise UnreadableModelFile("wrong shape", "the judge's levels differ in number")
+        raise UnreadableModelFile("wrong shape", "the like model's levels differ in number")
     if not (np.isfinite(stars).all() and np.isfinite(weight).all() and np.isfinite(log_odds).all()):
-        raise UnreadableModelFile("not finite", "a level of the judge is NaN or infinite")
+        raise UnreadableModelFile("not finite", "a level of the like model is NaN or infinite")
     liked = np.flatnonzero(stars == np.float32(liked_at_least))
     if liked.size != 1 or (np.diff(stars) <= 0).any() or (weight <= 0).any():
-        raise UnreadableModelFile("inconsistent", "the judge's levels do not rise, or lack liked_at_least")
-    movie_bias = arrays["judge_movie_bias"]
+        raise UnreadableModelFile(
+            "inconsistent", "the like model's levels do not rise, or lack liked_at_least"
+        )
+    movie_bias = arrays["like_movie_bias"]
     rbm = RBM(
-        arrays["judge_weights"],
+        arrays["like_weights"],
         np.concatenate([movie_bias, np.zeros_like(movie_bias)]),
-        arrays["judge_hidden_bias"],
+        arrays["like_hidden_bias"],
     )
-    return Judge(Levels(stars, weight, log_odds, int(liked[0])), rbm, mean_length)
+    return OrdinalRBM(Levels(stars, weight, log_odds, int(liked[0])), rbm, mean_length)
 
 
 def _reliability(curve: dict[str, Any]) -> Reliability:
@@ -314,63 +319,54 @@ def _reliability(curve: dict[str, Any]) -> Reliability:
     return Reliability(predicted, came_true, n)
 
 
-def _weighted_ridge(header: dict[str, Any]) -> float:
-    """1 for machines of before format 3, which have no weighted units that could ask for it."""
-    return _finite(header["weighted"]["ridge"]) if header["format"] >= FORMAT else 1.0
-
-
 def _finite(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UnreadableModelFile("not finite", f"{value!r} stands where a number should")
     return float(value)
 
 
-def _check(machines: Machines) -> None:
-    """That the parts fit one another and every number is one."""
-    n_movies, configuration = machines.n_movies, machines.configuration
-    expected = {
-        "visible units": (machines.rbm.n_visible, DESIGNS[configuration.design].n_visible(n_movies)),
-        "hidden units": (machines.n_hidden, configuration.hidden_units),
-        "linear_weights": (machines.linear.weights.shape[0], n_movies),
-        "weighted_weights": (machines.weighted.weights.shape[0], n_movies),
-        "the judge's movies": (machines.judge.n_movies, n_movies),
-        "popularity": (machines.popularity.size, n_movies),
-        "likes": (machines.likes.size, n_movies),
-    }
-    for what, (found, wanted) in expected.items():
-        if found != wanted:
-            raise UnreadableModelFile("wrong shape", f"{what}: {found} where {wanted} are expected")
+def _check(model: TrainedModel) -> None:
+    """Refuse parts that do not fit one another, and numbers that are none."""
+    _check_shapes(model)
+    _check_numbers(model)
+    configuration, linear = model.configuration, model.linear
     if configuration.rank_liked_at_least is None or configuration.like_strength is None:
         raise UnreadableModelFile("inconsistent", "the configuration is not resolved")
-    arrays = {
-        "weights": machines.rbm.weights,
-        "visible_bias": machines.rbm.visible_bias,
-        "hidden_bias": machines.rbm.hidden_bias,
-        "linear_weights": machines.linear.weights,
-        "linear_variance": machines.linear.variance,
-        "leading_variance": machines.linear.leading_variance,
-        "weighted_weights": machines.weighted.weights,
-        "judge_weights": machines.judge.rbm.weights,
-        "judge_movie_bias": machines.judge.movie_bias,
-        "judge_hidden_bias": machines.judge.rbm.hidden_bias,
-    }
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise UnreadableModelFile("not finite", f"{name} holds NaN or infinity")
-    popularity, likes = machines.popularity, machines.likes
-    counts_fit = ((likes >= 0) & (likes <= popularity) & (popularity <= machines.n_users)).all()
-    if not counts_fit or machines.n_users < 1:
+    popularity, likes = model.popularity, model.likes
+    counts_fit = ((likes >= 0) & (likes <= popularity) & (popularity <= model.n_users)).all()
+    if not counts_fit or model.n_users < 1:
         raise UnreadableModelFile("inconsistent", "the counts of users, ratings and likes do not fit")
-    linear = machines.linear
     if linear.n_units > (configuration.linear_units or 0):
         raise UnreadableModelFile("inconsistent", "more linear units than the configuration has")
-    if machines.weighted.n_units > (configuration.weighted_units or 0):
+    if model.weighted.n_units > (configuration.weighted_units or 0):
         raise UnreadableModelFile("inconsistent", "more weighted units than the configuration has")
     if not (linear.variance > 0).all() or not (linear.leading_variance > 0).all():
         raise UnreadableModelFile("inconsistent", "a variance that must be positive is not")
-    if machines.grading.deviation <= 0:
+    if model.star_weights.deviation <= 0:
         raise UnreadableModelFile("inconsistent", "the deviation of the stars must be positive")
-    slope, short_slope = machines.calibration.slope, machines.calibration.short_slope
-    lengths = (machines.mean_length, machines.judge.mean_length)
-    if min(*lengths, machines.weighted.ridge, slope, slope + short_slope) <= 0:
+    slope, short_slope = model.calibration.slope, model.calibration.short_slope
+    lengths = (model.mean_length, model.like_model.mean_length)
+    if min(*lengths, model.weighted.ridge, slope, slope + short_slope) <= 0:
         raise UnreadableModelFile("inconsistent", "a number that must be positive is not")
+
+
+def _check_shapes(model: TrainedModel) -> None:
+    n_movies, configuration = model.n_movies, model.configuration
+    expected = {
+        "visible units": (model.rbm.n_visible, DESIGNS[configuration.design].n_visible(n_movies)),
+        "hidden units": (model.n_hidden, configuration.hidden_units),
+        "linear_weights": (model.linear.weights.shape[0], n_movies),
+        "weighted_weights": (model.weighted.weights.shape[0], n_movies),
+        "movies of the like model": (model.like_model.n_movies, n_movies),
+        "popularity": (model.popularity.size, n_movies),
+        "likes": (model.likes.size, n_movies),
+    }
+    for name, (actual, fitting) in expected.items():
+        if actual != fitting:
+            raise UnreadableModelFile("wrong shape", f"{name}: {actual} where {fitting} are expected")
+
+
+def _check_numbers(model: TrainedModel) -> None:
+    for name, array in _parameters(model).items():
+        if not np.isfinite(array).all():
+            raise UnreadableModelFile("not finite", f"{name} holds NaN or infinity")

@@ -1,4 +1,4 @@
-"""The order of the movies: which column of every array belongs to which movie id."""
+"""The order of the movies: the movie id of each column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Vocabulary:
     """An immutable, ordered set of movie ids; the id at position j names column j.
 
     Args:
-        movie_ids: the ids, in the order of the columns. An id that occurs twice is a ValueError.
+        movie_ids: the ids, in the order of the columns. An id that occurs twice is a
+            ValueError.
     """
 
     __slots__ = ("_column_of", "_movie_ids")
@@ -22,12 +23,12 @@ class Vocabulary:
         self._movie_ids = tuple(movie_ids)
         self._column_of = {movie_id: column for column, movie_id in enumerate(self._movie_ids)}
         if len(self._column_of) != len(self._movie_ids):
-            twice = next(
+            repeated = next(
                 movie_id
                 for column, movie_id in enumerate(self._movie_ids)
                 if self._column_of[movie_id] != column
             )
-            raise ValueError(f"movie id {twice!r} occurs more than once in the vocabulary")
+            raise ValueError(f"movie id {repeated!r} occurs more than once in the vocabulary")
 
     @property
     def movie_ids(self) -> tuple[str, ...]:
@@ -43,8 +44,8 @@ class Vocabulary:
         Returns:
             int64 array of shape (n,).
         """
-        found = map(self._column_of.get, movie_ids, repeat(-1))
-        return np.fromiter(found, dtype=np.int64, count=len(movie_ids))
+        columns = map(self._column_of.get, movie_ids, repeat(-1))
+        return np.fromiter(columns, dtype=np.int64, count=len(movie_ids))
 
     def __len__(self) -> int:
         return len(self._movie_ids)

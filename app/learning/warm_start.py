@@ -1,4 +1,4 @@
-"""Go on from machines that are already trained, with movies that have come or gone since."""
+"""Go on from a trained model, with movies that have come or gone since."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import dataclasses
 
 import numpy as np
 
+from app.learning.boltzmann.rbm import RBM
 from app.learning.configuration import InvalidConfiguration, TrainingConfiguration
-from app.learning.machines import Machines
-from app.learning.rbm import RBM
+from app.learning.trained_model import TrainedModel
 from app.learning.vocabulary import Vocabulary
 
 
-def continued_configuration(configuration: TrainingConfiguration, earlier: Machines) -> TrainingConfiguration:
-    """The configuration with the open settings that decide what the units mean taken from the machines.
+def continued_configuration(
+    configuration: TrainingConfiguration, earlier: TrainedModel
+) -> TrainingConfiguration:
+    """The configuration with a model's values for open settings that decide the units.
 
     Raises:
-        InvalidConfiguration: a setting is given, and is not that of the machines.
+        InvalidConfiguration: a setting is neither open nor that of the model.
     """
     before = earlier.configuration
     filled = dataclasses.replace(
@@ -29,30 +31,30 @@ def continued_configuration(configuration: TrainingConfiguration, earlier: Machi
         ),
     )
     for name in ("design", "hidden_units"):
-        wanted, there_is = getattr(filled, name), getattr(before, name)
-        if wanted != there_is:
-            raise InvalidConfiguration(name, wanted, f"the machines to start from have {there_is!r}")
+        value, earlier_value = getattr(filled, name), getattr(before, name)
+        if value != earlier_value:
+            raise InvalidConfiguration(name, value, f"the model to start from has {earlier_value!r}")
     return filled
 
 
-def take_over(rbm: RBM, vocabulary: Vocabulary, earlier: Machines) -> None:
-    """Copy the hidden biases, and the parameters of every movie that both vocabularies know.
+def take_over(rbm: RBM, vocabulary: Vocabulary, earlier: TrainedModel) -> None:
+    """Copy the hidden biases, and the parameters of movies in both vocabularies.
 
-    A movie that is new keeps what an untrained machine has for it: small random weights and the log-odds of
+    A new movie keeps its initial parameters: small random weights and the log-odds of
     its means. The parameters of a movie that is gone are left behind.
 
     Args:
-        rbm: an untrained machine over `vocabulary`, changed in place.
+        rbm: untrained, over `vocabulary`; changed in place.
         vocabulary: the movies of its columns.
-        earlier: machines of the same design and number of hidden units; not changed.
+        earlier: a model of equal design and number of hidden units; not changed.
     """
-    there = earlier.vocabulary.columns(vocabulary.movie_ids)
-    here = np.flatnonzero(there >= 0)
-    there = there[here]
+    earlier_columns = earlier.vocabulary.columns(vocabulary.movie_ids)
+    columns = np.flatnonzero(earlier_columns >= 0)
+    earlier_columns = earlier_columns[columns]
     rbm.hidden_bias[...] = earlier.rbm.hidden_bias
     # Units come in blocks, one unit a movie in each.
     blocks, before = rbm.n_visible // len(vocabulary), earlier.n_movies
     for block in range(blocks):
-        to, source = here + block * len(vocabulary), there + block * before
+        to, source = columns + block * len(vocabulary), earlier_columns + block * before
         rbm.weights[to] = earlier.rbm.weights[source]
         rbm.visible_bias[to] = earlier.rbm.visible_bias[source]

@@ -1,43 +1,50 @@
-"""How likely somebody is to like given movies."""
+"""How likely a user is to like certain movies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
-from sqlalchemy.orm import Session
+from pydantic import Field
 
-from app.model_registry import Serving
-from app.recommendations import profiles
+from app.model_versions.serving import LoadedVersion
+from app.recommendations import rating_input
+from app.storage.answers import Answer
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """`like_probability` is None for a movie that the version does not know."""
+class Prediction(Answer):
+    """How likely a user is to like a movie that they watch and rate."""
 
-    movie_id: str
-    like_probability: float | None
+    movie_id: Annotated[str, Field(examples=["172"])]
+    like_probability: Annotated[float | None, Field(examples=[0.91])]
+    """None for a movie that the version does not know."""
 
 
-def predictions_for_user(
-    session: Session, serving: Serving | None, user_id: str, movie_ids: Sequence[str]
-) -> list[Prediction]:
-    """How likely a user is to like each movie, given that they watch and rate it."""
-    return predictions(serving, profiles.of_user(session, user_id), movie_ids)
+@dataclass(frozen=True)
+class PredictionList(Answer):
+    """How likely a user is to like each of some movies."""
+
+    model_version: Annotated[int | None, Field(examples=[7])]
+    """The version that predicted; None before the first."""
+    items: list[Prediction]
+    """In the order of the request."""
 
 
 def predictions(
-    serving: Serving | None, stars: Mapping[str, float], movie_ids: Sequence[str]
-) -> list[Prediction]:
-    """The same for given ratings (movie id -> stars)."""
-    if serving is None:
-        return [Prediction(movie_id, None) for movie_id in movie_ids]
-    machines = serving.machines
-    rows = profiles.folded(machines, [stars]).rows
-    columns = machines.vocabulary.columns(movie_ids)
-    known = columns >= 0
+    loaded: LoadedVersion | None, stars: Mapping[str, float], movie_ids: Sequence[str]
+) -> PredictionList:
+    """Predictions by ratings (movie id -> stars), in the order of `movie_ids`."""
+    if loaded is None:
+        return PredictionList(None, [Prediction(movie_id, None) for movie_id in movie_ids])
+    model = loaded.model
+    rows = rating_input.rows_of(model, [stars]).rows
+    columns = model.vocabulary.columns(movie_ids)
+    is_known = columns >= 0
     probabilities = np.full(len(movie_ids), np.nan)
-    probabilities[known] = machines.like_probability(rows, columns[known])[0]
-    return [
-        Prediction(movie_id, None if np.isnan(probability) else float(probability))
-        for movie_id, probability in zip(movie_ids, probabilities, strict=True)
+    probabilities[is_known] = model.like_probability(rows, columns[is_known])[0]
+    items = [
+        Prediction(movie_id, None if np.isnan(probability) else probability)
+        for movie_id, probability in zip(movie_ids, probabilities.tolist(), strict=True)
     ]
+    return PredictionList(loaded.version, items)

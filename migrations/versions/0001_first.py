@@ -1,10 +1,13 @@
-"""ratings, movies, jobs, model versions, keys.
+"""The whole schema: catalogue, ratings, jobs, training, model versions, access.
 
 Revision: 0001, after None
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -17,239 +20,317 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _catalogue_and_ratings()
+    _jobs()
+    _imports()
+    _training()
+    _model_versions()
+    _access()
+    if op.get_bind().dialect.name == "sqlite":
+        _sqlite_search()
+    else:
+        _postgresql_search()
+
+
+def column(name: str, type_: Any, *arguments: Any, nullable: bool = False, **options: Any) -> sa.Column:
+    """A column that is NOT NULL unless `nullable` says otherwise."""
+    return sa.Column(name, type_, *arguments, nullable=nullable, **options)
+
+
+def _catalogue_and_ratings() -> None:
     op.create_table(
-        "api_keys",
-        sa.Column("key_id", KEY, nullable=False),
-        sa.Column("name", sa.String(length=128), nullable=False),
-        sa.Column("role", sa.String(length=16), nullable=False),
-        sa.Column("prefix", sa.String(length=16), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.Column("revoked_at", INSTANT, nullable=True),
-        sa.CheckConstraint("role IN ('read', 'write', 'admin')", name=op.f("ck_api_keys_role")),
-        sa.PrimaryKeyConstraint("key_id", name=op.f("pk_api_keys")),
-        sa.UniqueConstraint("sha256", name=op.f("uq_api_keys_sha256")),
+        "users",
+        column("user_key", KEY, primary_key=True),
+        column("user_id", sa.String(128), unique=True),
+        column("created_at", INSTANT),
         sqlite_autoincrement=True,
     )
+    op.create_table(
+        "movies",
+        column("movie_key", KEY, primary_key=True),
+        column("movie_id", sa.String(128), unique=True),
+        column("title", sa.Text()),
+        column("folded_title", sa.Text(), index=True),
+        column("title_words", sa.Text()),
+        column("year", sa.Integer(), index=True, nullable=True),
+        column("genres", sa.Text()),
+        column("imdb_id", sa.String(32), nullable=True),
+        column("tmdb_id", sa.String(32), nullable=True),
+        column("n_ratings", sa.BigInteger()),
+        column("created_at", INSTANT),
+        column("updated_at", INSTANT),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_movies_popularity", "movies", ["n_ratings", "movie_key"])
+    op.create_table(
+        "catalogue_state",
+        column("state", sa.Integer(), primary_key=True, autoincrement=False),
+        column("generation", sa.BigInteger()),
+        sa.CheckConstraint("state = 1", name="single_row"),
+    )
+    op.execute("INSERT INTO catalogue_state (state, generation) VALUES (1, 1)")
+    op.create_table(
+        "ratings",
+        column("user_key", KEY, primary_key=True, autoincrement=False),
+        column("movie_key", KEY, primary_key=True, autoincrement=False),
+        column("stars", sa.Double()),
+        column("rated_at", sa.BigInteger()),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "rating_changes",
+        column("change_id", KEY, primary_key=True),
+        column("inserted", sa.BigInteger()),
+        column("updated", sa.BigInteger()),
+        column("removed", sa.BigInteger()),
+        sqlite_autoincrement=True,
+    )
+
+
+def _jobs() -> None:
     op.create_table(
         "jobs",
-        sa.Column("job_id", KEY, nullable=False),
-        sa.Column("kind", sa.String(length=32), nullable=False),
-        sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("dedupe_key", sa.String(length=128), nullable=True),
-        sa.Column("payload", sa.JSON(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("max_attempts", sa.Integer(), nullable=False),
-        sa.Column("heartbeat", sa.BigInteger(), nullable=False),
-        sa.Column("progress", sa.Double(), nullable=False),
-        sa.Column("cancel_requested", sa.Boolean(), nullable=False),
-        sa.Column("worker", sa.String(length=128), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("result", sa.JSON(), nullable=True),
-        sa.Column("run_after", INSTANT, nullable=True),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.Column("started_at", INSTANT, nullable=True),
-        sa.Column("finished_at", INSTANT, nullable=True),
+        column("job_id", KEY, primary_key=True),
+        column("kind", sa.String(32)),
+        column("state", sa.String(16)),
+        column("dedupe_key", sa.String(128), nullable=True),
+        column("payload", sa.JSON()),
+        column("attempt", sa.Integer()),
+        column("failures", sa.Integer()),
+        column("max_attempts", sa.Integer()),
+        column("heartbeat", sa.BigInteger()),
+        column("progress", sa.Double()),
+        column("cancel_requested", sa.Boolean()),
+        column("worker", sa.String(128), nullable=True),
+        column("error", sa.Text(), nullable=True),
+        column("result", sa.JSON(), nullable=True),
+        column("run_after", INSTANT, nullable=True),
+        column("created_at", INSTANT),
+        column("started_at", INSTANT, nullable=True),
+        column("finished_at", INSTANT, nullable=True),
         sa.CheckConstraint(
-            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name=op.f("ck_jobs_state")
+            "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"
         ),
-        sa.PrimaryKeyConstraint("job_id", name=op.f("pk_jobs")),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_jobs_state_run_after", "jobs", ["state", "run_after"], unique=False)
+    op.create_index("ix_jobs_state_run_after", "jobs", ["state", "run_after"])
+    is_queued = sa.text("state = 'queued' AND dedupe_key IS NOT NULL")
     op.create_index(
         "uq_jobs_queued_dedupe_key",
         "jobs",
         ["dedupe_key"],
         unique=True,
-        sqlite_where=sa.text("state = 'queued' AND dedupe_key IS NOT NULL"),
-        postgresql_where=sa.text("state = 'queued' AND dedupe_key IS NOT NULL"),
-    )
-
-    op.create_table(
-        "movies",
-        sa.Column("movie_key", KEY, nullable=False),
-        sa.Column("movie_id", sa.String(length=128), nullable=False),
-        sa.Column("title", sa.Text(), nullable=False),
-        sa.Column("folded_title", sa.Text(), nullable=False),
-        sa.Column("year", sa.Integer(), nullable=True),
-        sa.Column("genres", sa.Text(), nullable=False),
-        sa.Column("imdb_id", sa.String(length=32), nullable=True),
-        sa.Column("tmdb_id", sa.String(length=32), nullable=True),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.Column("updated_at", INSTANT, nullable=False),
-        sa.PrimaryKeyConstraint("movie_key", name=op.f("pk_movies")),
-        sa.UniqueConstraint("movie_id", name=op.f("uq_movies_movie_id")),
-        sqlite_autoincrement=True,
-    )
-    op.create_index(op.f("ix_movies_folded_title"), "movies", ["folded_title"], unique=False)
-    op.create_index(op.f("ix_movies_year"), "movies", ["year"], unique=False)
-
-    op.create_table(
-        "users",
-        sa.Column("user_key", KEY, nullable=False),
-        sa.Column("user_id", sa.String(length=128), nullable=False),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.PrimaryKeyConstraint("user_key", name=op.f("pk_users")),
-        sa.UniqueConstraint("user_id", name=op.f("uq_users_user_id")),
-        sqlite_autoincrement=True,
-    )
-    op.create_table(
-        "imports",
-        sa.Column("import_id", KEY, nullable=False),
-        sa.Column("job_id", KEY, nullable=False),
-        sa.Column("file_name", sa.Text(), nullable=True),
-        sa.Column("spool_path", sa.Text(), nullable=False),
-        sa.Column("file_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("kind", sa.String(length=16), nullable=False),
-        sa.Column("format", sa.String(length=32), nullable=False),
-        sa.Column("rows", sa.BigInteger(), nullable=False),
-        sa.Column("inserted", sa.BigInteger(), nullable=False),
-        sa.Column("updated", sa.BigInteger(), nullable=False),
-        sa.Column("unchanged", sa.BigInteger(), nullable=False),
-        sa.Column("superseded", sa.BigInteger(), nullable=False),
-        sa.Column("rejected", sa.BigInteger(), nullable=False),
-        sa.Column("errors", sa.JSON(), nullable=False),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name=op.f("fk_imports_job_id_jobs")),
-        sa.PrimaryKeyConstraint("import_id", name=op.f("pk_imports")),
-        sa.UniqueConstraint("job_id", name=op.f("uq_imports_job_id")),
-        sqlite_autoincrement=True,
+        sqlite_where=is_queued,
+        postgresql_where=is_queued,
     )
     op.create_table(
         "job_log_lines",
-        sa.Column("line_id", KEY, nullable=False),
-        sa.Column("job_id", KEY, nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("level", sa.String(length=16), nullable=False),
-        sa.Column("message", sa.Text(), nullable=False),
-        sa.Column("logged_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.job_id"], name=op.f("fk_job_log_lines_job_id_jobs"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("line_id", name=op.f("pk_job_log_lines")),
+        column("line_id", KEY, primary_key=True),
+        column("job_id", KEY, sa.ForeignKey("jobs.job_id", ondelete="CASCADE"), index=True),
+        column("attempt", sa.Integer()),
+        column("level", sa.String(16)),
+        column("message", sa.Text()),
+        column("logged_at", INSTANT),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_job_log_lines_job_id"), "job_log_lines", ["job_id"], unique=False)
 
+
+def _imports() -> None:
     op.create_table(
-        "ratings",
-        sa.Column("user_key", KEY, autoincrement=False, nullable=False),
-        sa.Column("movie_key", KEY, autoincrement=False, nullable=False),
-        sa.Column("stars", sa.Double(), nullable=False),
-        sa.Column("rated_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["movie_key"], ["movies.movie_key"], name=op.f("fk_ratings_movie_key_movies")
-        ),
-        sa.ForeignKeyConstraint(
-            ["user_key"], ["users.user_key"], name=op.f("fk_ratings_user_key_users"), ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("user_key", "movie_key", name=op.f("pk_ratings")),
-        sqlite_with_rowid=False,
+        "imports",
+        column("import_id", KEY, primary_key=True),
+        column("job_id", KEY, sa.ForeignKey("jobs.job_id"), unique=True),
+        column("file_name", sa.Text(), nullable=True),
+        column("spool_path", sa.Text()),
+        column("file_bytes", sa.BigInteger()),
+        column("kind", sa.String(16)),
+        column("format", sa.String(32)),
+        column("rows", sa.BigInteger()),
+        column("inserted", sa.BigInteger()),
+        column("updated", sa.BigInteger()),
+        column("unchanged", sa.BigInteger()),
+        column("superseded", sa.BigInteger()),
+        column("rejected", sa.BigInteger()),
+        column("seconds", sa.Double()),
+        column("errors", sa.JSON()),
+        column("created_at", INSTANT),
+        sqlite_autoincrement=True,
     )
+
+
+def _training() -> None:
     op.create_table(
         "training_runs",
-        sa.Column("run_id", KEY, nullable=False),
-        sa.Column("job_id", KEY, nullable=False),
-        sa.Column("overrides", sa.JSON(), nullable=False),
-        sa.Column("configuration", sa.JSON(), nullable=True),
-        sa.Column("snapshot", sa.JSON(), nullable=True),
-        sa.Column("environment", sa.JSON(), nullable=True),
-        sa.Column("evaluation", sa.JSON(), nullable=True),
-        sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], name=op.f("fk_training_runs_job_id_jobs")),
-        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_training_runs")),
-        sa.UniqueConstraint("job_id", name=op.f("uq_training_runs_job_id")),
+        column("run_id", KEY, primary_key=True),
+        column("job_id", KEY, sa.ForeignKey("jobs.job_id"), unique=True),
+        column("overrides", sa.JSON()),
+        column("configuration", sa.JSON(), nullable=True),
+        column("snapshot", sa.JSON(), nullable=True),
+        column("environment", sa.JSON(), nullable=True),
+        column("evaluation", sa.JSON(), nullable=True),
+        column("note", sa.Text(), nullable=True),
+        column("created_at", INSTANT),
+        column("trigger", sa.String(16)),
+        column("rating_changes", sa.BigInteger()),
+        column("estimate", sa.JSON(), nullable=True),
+        column("parent_version", sa.BigInteger(), nullable=True),
+        column("is_warm_start", sa.Boolean()),
+        column("rerun_of", sa.BigInteger(), nullable=True),
+        column("sha256", sa.String(64), nullable=True),
         sqlite_autoincrement=True,
     )
     op.create_table(
         "epoch_reports",
-        sa.Column("run_id", KEY, autoincrement=False, nullable=False),
-        sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("epoch", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("report", sa.JSON(), nullable=False),
-        sa.Column("reported_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run_id"],
-            ["training_runs.run_id"],
-            name=op.f("fk_epoch_reports_run_id_training_runs"),
-            ondelete="CASCADE",
+        column(
+            "run_id",
+            KEY,
+            sa.ForeignKey("training_runs.run_id", ondelete="CASCADE"),
+            primary_key=True,
+            autoincrement=False,
         ),
-        sa.PrimaryKeyConstraint("run_id", "attempt", "epoch", name=op.f("pk_epoch_reports")),
+        column("attempt", sa.Integer(), primary_key=True, autoincrement=False),
+        column("epoch", sa.Integer(), primary_key=True, autoincrement=False),
+        column("report", sa.JSON()),
+        column("reported_at", INSTANT),
     )
     op.create_table(
+        "retrain_schedule",
+        column("schedule", sa.Integer(), primary_key=True, autoincrement=False),
+        column("refusal", sa.Text(), nullable=True),
+        column("refused_at", INSTANT, nullable=True),
+        sa.CheckConstraint("schedule = 1", name="single_row"),
+    )
+    op.execute("INSERT INTO retrain_schedule (schedule) VALUES (1)")
+
+
+def _model_versions() -> None:
+    op.create_table(
         "model_versions",
-        sa.Column("version", KEY, nullable=False),
-        sa.Column("run_id", KEY, nullable=False),
-        sa.Column("parent_version", sa.BigInteger(), nullable=True),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("n_bytes", sa.BigInteger(), nullable=False),
-        sa.Column("n_movies", sa.Integer(), nullable=False),
-        sa.Column("configuration", sa.JSON(), nullable=False),
-        sa.Column("metrics", sa.JSON(), nullable=False),
-        sa.Column("verdict", sa.JSON(), nullable=False),
-        sa.Column("note", sa.Text(), nullable=True),
-        sa.Column("trained_user_keys", sa.LargeBinary(), nullable=False),
-        sa.Column("created_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["run_id"], ["training_runs.run_id"], name=op.f("fk_model_versions_run_id_training_runs")
-        ),
-        sa.PrimaryKeyConstraint("version", name=op.f("pk_model_versions")),
-        sa.UniqueConstraint("run_id", name=op.f("uq_model_versions_run_id")),
+        column("version", KEY, primary_key=True),
+        column("run_id", KEY, sa.ForeignKey("training_runs.run_id"), unique=True),
+        column("parent_version", sa.BigInteger(), nullable=True),
+        column("sha256", sa.String(64)),
+        column("n_bytes", sa.BigInteger()),
+        column("n_movies", sa.Integer()),
+        column("configuration", sa.JSON()),
+        column("metrics", sa.JSON()),
+        column("verdict", sa.JSON()),
+        column("note", sa.Text(), nullable=True),
+        column("trained_user_keys", sa.LargeBinary()),
+        column("created_at", INSTANT),
         sqlite_autoincrement=True,
     )
     op.create_table(
-        "active_version",
-        sa.Column("pointer", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("version", KEY, nullable=False),
-        sa.Column("generation", sa.BigInteger(), nullable=False),
-        sa.Column("activated_at", INSTANT, nullable=False),
-        sa.CheckConstraint("pointer = 1", name=op.f("ck_active_version_single_row")),
-        sa.ForeignKeyConstraint(
-            ["version"], ["model_versions.version"], name=op.f("fk_active_version_version_model_versions")
+        "model_version_chunks",
+        column(
+            "version",
+            KEY,
+            sa.ForeignKey("model_versions.version", ondelete="CASCADE"),
+            primary_key=True,
+            autoincrement=False,
         ),
-        sa.PrimaryKeyConstraint("pointer", name=op.f("pk_active_version")),
+        column("number", sa.Integer(), primary_key=True, autoincrement=False),
+        column("content", sa.LargeBinary()),
     )
     op.create_table(
-        "model_version_chunks",
-        sa.Column("version", KEY, autoincrement=False, nullable=False),
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("content", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["version"],
-            ["model_versions.version"],
-            name=op.f("fk_model_version_chunks_version_model_versions"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("version", "number", name=op.f("pk_model_version_chunks")),
+        "active_version",
+        column("pointer", sa.Integer(), primary_key=True, autoincrement=False),
+        column("version", KEY, sa.ForeignKey("model_versions.version")),
+        column("generation", sa.BigInteger()),
+        column("activated_at", INSTANT),
+        sa.CheckConstraint("pointer = 1", name="single_row"),
+    )
+    op.create_table(
+        "activations",
+        column("generation", sa.BigInteger(), primary_key=True, autoincrement=False),
+        column("version", sa.BigInteger()),
+        column("cause", sa.String(16)),
+        column("activated_at", INSTANT),
+        sa.CheckConstraint("cause IN ('gate', 'request', 'rollback')", name="cause"),
     )
 
 
-def downgrade() -> None:
-    op.drop_table("model_version_chunks")
-    op.drop_table("active_version")
-    op.drop_table("model_versions")
-    op.drop_table("epoch_reports")
-    op.drop_table("training_runs")
-    op.drop_table("ratings")
-    op.drop_index(op.f("ix_job_log_lines_job_id"), "job_log_lines")
-
-    op.drop_table("job_log_lines")
-    op.drop_table("imports")
-    op.drop_table("users")
-    op.drop_index(op.f("ix_movies_year"), "movies")
-    op.drop_index(op.f("ix_movies_folded_title"), "movies")
-
-    op.drop_table("movies")
-    op.drop_index(
-        "uq_jobs_queued_dedupe_key",
-        "jobs",
-        sqlite_where=sa.text("state = 'queued' AND dedupe_key IS NOT NULL"),
-        postgresql_where=sa.text("state = 'queued' AND dedupe_key IS NOT NULL"),
+def _access() -> None:
+    op.create_table(
+        "api_keys",
+        column("key_id", KEY, primary_key=True),
+        column("name", sa.String(128)),
+        column("role", sa.String(16)),
+        column("prefix", sa.String(16)),
+        column("sha256", sa.String(64), unique=True),
+        column("created_at", INSTANT),
+        column("revoked_at", INSTANT, nullable=True),
+        sa.CheckConstraint("role IN ('read', 'write', 'admin')", name="role"),
+        sqlite_autoincrement=True,
     )
-    op.drop_index("ix_jobs_state_run_after", "jobs")
+    op.create_table(
+        "idempotency_keys",
+        column("operation", sa.String(32), primary_key=True),
+        column("idempotency_key", sa.String(255), primary_key=True),
+        column("fingerprint", sa.String(64)),
+        column("answer", sa.JSON(), nullable=True),
+        column("created_at", INSTANT, index=True),
+    )
 
-    op.drop_table("jobs")
-    op.drop_table("api_keys")
+
+def _sqlite_search() -> None:
+    """The words of titles as they stand, split at blanks only; `movies` keeps the text."""
+    op.execute(
+        """
+        CREATE VIRTUAL TABLE movie_search USING fts5(
+            title_words, content = 'movies', content_rowid = 'movie_key', columnsize = 0, detail = none,
+            prefix = '1 2 3',
+            tokenize = "unicode61 remove_diacritics 0 categories 'L* M* N* P* S* C*'"
+        )
+        """
+    )
+    add = "INSERT INTO movie_search (rowid, title_words) VALUES (new.movie_key, new.title_words);"
+    remove = (
+        "INSERT INTO movie_search (movie_search, rowid, title_words) "
+        "VALUES ('delete', old.movie_key, old.title_words);"
+    )
+    for event, statements in {
+        "INSERT": add,
+        "DELETE": remove,
+        "UPDATE OF title_words": remove + add,
+    }.items():
+        name = f"movie_search_{event.split()[0].lower()}"
+        op.execute(f"CREATE TRIGGER {name} AFTER {event} ON movies BEGIN {statements} END")
+
+
+def _postgresql_search() -> None:
+    """The words of titles in a table of their own, because `movies.n_ratings` changes all the time.
+
+    Each new number would otherwise add a movie's words to the GIN index once more.
+    """
+    op.create_table(
+        "movie_search",
+        column("movie_key", KEY, sa.ForeignKey("movies.movie_key", ondelete="CASCADE"), primary_key=True),
+        column("title_words", postgresql.TSVECTOR()),
+    )
+    # Without a list of pending entries, which searches would have to read from end to end.
+    op.execute(
+        "CREATE INDEX ix_movie_search_title_words ON movie_search USING gin (title_words) "
+        "WITH (fastupdate = off)"
+    )
+    op.execute(
+        """
+        CREATE FUNCTION index_title_words() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO movie_search (movie_key, title_words)
+            VALUES (new.movie_key, array_to_tsvector(string_to_array(ltrim(new.title_words), ' ')))
+            ON CONFLICT (movie_key) DO UPDATE SET title_words = excluded.title_words;
+            RETURN NULL;
+        END
+        $$
+        """
+    )
+    # Movies that only ratings have named have no words, and there may be many of them in one import.
+    for event, condition in {
+        "INSERT": "new.title_words <> ''",
+        "UPDATE OF title_words": "new.title_words <> old.title_words",
+    }.items():
+        op.execute(
+            f"CREATE TRIGGER movie_search_{event.split()[0].lower()} AFTER {event} ON movies FOR EACH ROW "
+            f"WHEN ({condition}) EXECUTE FUNCTION index_title_words()"
+        )

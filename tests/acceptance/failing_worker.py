@@ -1,7 +1,10 @@
-"""The worker that people run, which is killed at the n-th pass of a failpoint: `failing_worker.py NAME:n`.
+"""The worker that people run, which is killed at the n-th pass of a failpoint:
 
-Failpoints lie around everything that a training run does in its last transaction, and after its end. The
-passes are counted in this process alone, so the worker that comes after it is not killed again.
+`failing_worker.py NAME:n`.
+
+Failpoints lie around everything that a training run does in its last transaction, and
+after its end. The passes are counted in this process alone, so the worker that comes
+after it is not killed again.
 """
 
 import itertools
@@ -13,14 +16,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import model_registry
-from app.jobs import HeldJob
+from app.jobs.held import HeldJob
+from app.model_versions import activation, retention, store
 from app.settings import Settings
-from app.worker import run_worker
+from app.worker.process import run_worker
 
 
 def killed_before(owner: Any, name: str, at: int) -> None:
-    """Let the process be killed as it is about to call this function for the n-th time."""
+    """Kill the process before its n-th call of this function."""
     real: Callable[..., Any] = getattr(owner, name)
     passes = itertools.count(1)
 
@@ -33,10 +36,10 @@ def killed_before(owner: Any, name: str, at: int) -> None:
 
 
 FAILPOINTS: dict[str, tuple[Any, str]] = {
-    "store": (model_registry, "store"),
-    "activate": (model_registry, "activate"),
-    "load": (model_registry, "load"),
-    "prune": (model_registry, "prune"),
+    "store": (store, "add"),
+    "activate": (activation, "activate"),
+    "load": (store, "load"),
+    "prune": (retention, "prune"),
     "finish": (HeldJob, "finish"),
     "commit": (Session, "commit"),
     "check": (HeldJob, "check"),

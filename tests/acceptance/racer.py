@@ -1,17 +1,18 @@
-"""A process that races others for jobs: claims until none is left, storing an effect with each end.
+"""A process that races others for jobs, storing an effect with each end.
 
-Run as `python racer.py DATABASE_URL NAME START_FILE`: it begins when that file appears, so that all begin at
-once. It imports the queue alone, so that twenty of these start quickly.
+Run as `python racer.py DATABASE_URL NAME START_FILE`: it begins when that file appears,
+so that all begin at once. It imports the queue alone, so that twenty of these start
+quickly.
 """
 
 import sys
 import time
 from pathlib import Path
 
-from app import jobs
-from app.database import Database
 from app.errors import Unavailable
-from app.tables import User
+from app.jobs import queue as jobs
+from app.storage.database import Database
+from app.storage.tables import User
 
 
 def main() -> None:

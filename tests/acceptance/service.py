@@ -1,4 +1,4 @@
-"""Harmonium as real processes, started by its own command, for tests that call it over HTTP."""
+"""Harmonium as real processes, for tests that call it over HTTP."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import httpx2
 
 
 class Service:
-    """`harmonium serve`, with its supervised worker or without, in a folder of its own, on a free port."""
+    """`harmonium serve` in a folder of its own, on a free port."""
 
     def __init__(
         self, folder: Path, database_url: str, *, with_worker: bool = True, **settings: object

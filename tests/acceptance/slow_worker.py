@@ -1,7 +1,8 @@
-"""A worker process whose handlers the tests can pause, kill and count: the real loop, signals and queue.
+"""A worker process with the real loop, whose handlers tests pause and count.
 
-Run as `python slow_worker.py [--name NAME] [--stop-with-stdin] [--clock-offset SECONDS]`; settings come from
-the environment. The effect of a job is a user named for it, stored in the transaction that ends the job.
+Run as `python slow_worker.py [--name NAME] [--stop-with-stdin] [--clock-offset
+SECONDS]`; settings come from the environment. The effect of a job is a user named for
+it, stored in the transaction that ends the job.
 """
 
 import argparse
@@ -11,12 +12,12 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
-from app import jobs
-from app.database import Database
-from app.jobs import HeldJob
+from app.jobs import queue as jobs
+from app.jobs.held import HeldJob
 from app.settings import Settings
-from app.tables import User
-from app.worker import run_worker
+from app.storage.database import Database
+from app.storage.tables import User
+from app.worker.process import run_worker
 
 
 def slow(held: HeldJob, database: Database, settings: Settings) -> None:
@@ -60,6 +61,7 @@ def main() -> int:
         name=options.name,
         stop_with_stdin=options.stop_with_stdin,
         handlers={"slow": slow, "quick": quick, "poison": poison, "deaf": deaf},
+        chores=(),
     )
 
 

@@ -1,4 +1,4 @@
-"""docs/clients.md, carried out: generate a client, import it, call a running service with it."""
+"""docs/clients.md: generate a client, import it, call a running service."""
 
 import importlib
 import os
@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 
 from app import access
-from app.database import Database
 from app.settings import Settings
+from app.storage.database import Database
 from tests.acceptance.service import Service
 from tests.tastes import store_tastes, train_version
 
@@ -33,7 +33,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
     store_tastes(database)
     train_version(database, Settings(_env_file=None, database_url=url, spool_dir=folder / "spool"))
     with database.writing() as session:
-        _, secret = access.create(session, "client", "write")
+        secret = access.create(session, "client", "write").key
     database.close()
     with Service(folder, url) as running:
         yield running, secret
@@ -78,8 +78,8 @@ def test_the_documents_own_example_runs(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert lines[0].startswith("1 Even Film")
-    anyones, question = names["anyones"], names["next_question"]
-    assert [item.rank for item in anyones.items] == [1, 2, 3]  # type: ignore[attr-defined]
+    posted, question = names["posted"], names["next_question"]
+    assert [item.rank for item in posted.items] == [1, 2, 3]  # type: ignore[attr-defined]
     assert question.movie_id not in ("even2",)  # type: ignore[attr-defined]
     assert question.information > 0  # type: ignore[attr-defined]
 

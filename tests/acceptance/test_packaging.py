@@ -1,4 +1,4 @@
-"""What is built from the checkout is whole: the wheel, and what Dockerfile and docker-compose.yml promise.
+"""The wheel is whole; Dockerfile and docker-compose.yml agree with the code.
 
 The image itself needs an engine to be built; here is what can be known without one.
 """
@@ -48,8 +48,8 @@ def test_the_wheel_holds_the_package_and_the_migrations_and_nothing_else(wheel: 
 def test_a_database_can_be_migrated_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     script = (
-        "import app.database; from app.database import Database; "
-        "print(app.database.__file__); database = Database('sqlite:///new.db'); "
+        "import app.storage.database; from app.storage.database import Database; "
+        "print(app.storage.database.__file__); database = Database('sqlite:///new.db'); "
         "print(database.upgrade()); assert database.is_current()"
     )
     done = subprocess.run(
@@ -107,5 +107,5 @@ def test_containers_are_not_killed_while_they_still_may_finish(services: dict[st
 
 
 def test_the_worker_is_not_asked_what_only_the_api_answers(services: dict[str, dict[str, Any]]) -> None:
-    assert services["worker"]["healthcheck"]["test"] == ["CMD", "python", "-m", "app.signs_of_life"]
+    assert services["worker"]["healthcheck"]["test"] == ["CMD", "python", "-m", "app.worker.liveness"]
     assert services["migrate"]["healthcheck"] == {"disable": True}

@@ -1,4 +1,4 @@
-"""The service as a newcomer starts it: real processes, the bundled demo, stopping in order."""
+"""The service as a newcomer starts it: real processes, the demo, the end."""
 
 import gzip
 import json

@@ -1,6 +1,7 @@
-"""Rows 1, 2, 6 and 7 of the faults on real fits: killed, stopped and cancelled in the middle of an epoch.
+"""Faults of real fits: killed, stopped and cancelled in the middle of an epoch.
 
-Each test runs on SQLite and on PostgreSQL, with the service or the worker as people start them.
+Each test runs on SQLite and on PostgreSQL, with the service or the worker as people
+start them.
 """
 
 import os
@@ -16,10 +17,12 @@ import httpx2
 import pytest
 from sqlalchemy import func, select
 
-from app import jobs, model_registry, training_runs
-from app.database import Database
+from app.jobs import queue as jobs
+from app.model_versions import activation, store
 from app.settings import Settings
-from app.tables import ModelVersion
+from app.storage.database import Database
+from app.storage.tables import ModelVersion
+from app.training import requests as training_runs
 from tests.acceptance.service import Service
 from tests.tastes import store_tastes, train_version
 
@@ -104,14 +107,14 @@ def test_whenever_the_worker_is_killed_the_active_version_loads_and_the_run_has_
     first = train_version(database, settings, epochs=3)
     with database.writing() as session:
         view, _ = training_runs.request(session, {"epochs": 3, "hidden_units": 20, "seed": 5}, settings)
-    run_id = view.run.run_id
+    run_id = view.id
     killed = wait_for_end(subprocess.Popen([sys.executable, PROGRAM, failpoint], stdin=subprocess.DEVNULL))
     assert killed == -signal.SIGKILL
     with database.reading() as session:
-        pointer = model_registry.active(session)
+        pointer = activation.active(session)
         assert pointer is not None
-        model_registry.load(session, pointer.version)  # its checksum is right
-        state = jobs.get(session, view.job.job_id).state
+        store.load(session, pointer.version)  # its checksum is right
+        state = jobs.get(session, view.job_id).state
         n_versions = session.scalar(select(func.count()).select_from(ModelVersion))
     # All or nothing: the version, its activation and the job's end are one transaction.
     assert (state, n_versions) in {("queued", 1), ("running", 1), ("succeeded", 2)}
@@ -124,17 +127,17 @@ def test_whenever_the_worker_is_killed_the_active_version_loads_and_the_run_has_
             assert time.monotonic() < deadline
             time.sleep(0.1)
             with database.reading() as session:
-                state = jobs.get(session, view.job.job_id).state
+                state = jobs.get(session, view.job_id).state
     finally:
         heir.send_signal(signal.SIGTERM)
         assert heir.wait(PATIENCE) == 0
     with database.reading() as session:
         done = training_runs.get(session, run_id)
-        pointer = model_registry.active(session)
+        pointer = activation.active(session)
         made = session.scalars(select(ModelVersion.version).where(ModelVersion.run_id == run_id)).all()
         assert pointer is not None
-        model_registry.load(session, pointer.version)
-    assert (done.job.state, list(made)) == ("succeeded", [done.model_version])
+        store.load(session, pointer.version)
+    assert (done.state, list(made)) == ("succeeded", [done.model_version])
     assert pointer.version == done.model_version
 
 
@@ -149,7 +152,7 @@ def test_a_worker_told_to_stop_in_an_epoch_gives_the_run_back_and_exits_in_time(
         deadline = time.monotonic() + PATIENCE
         while True:
             with database.reading() as session:
-                if len(training_runs.epoch_reports(session, view.run.run_id, 1)) > 2:
+                if len(training_runs.with_reports(session, view.id).epoch_reports) > 2:
                     break
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -159,7 +162,7 @@ def test_a_worker_told_to_stop_in_an_epoch_gives_the_run_back_and_exits_in_time(
         worker.kill()
         worker.wait()
     with database.reading() as session:
-        job = jobs.get(session, view.job.job_id)
+        job = jobs.get(session, view.job_id)
     assert (job.state, job.attempt, job.failures) == ("queued", 1, 0)
 
 

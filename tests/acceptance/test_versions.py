@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from app import model_registry
-from app.database import Database
+from app.model_versions import activation
 from app.settings import Settings
-from app.tables import ModelVersion, ModelVersionChunk
+from app.storage.database import Database
+from app.storage.tables import ModelVersion, ModelVersionChunk
 from tests.acceptance.service import Service
 from tests.tastes import store_tastes, train_version
 
@@ -79,7 +79,7 @@ def converge(services: list[Service], version: int) -> float:
 def test_activations_back_and_forth_under_load_never_mix_versions(
     services: list[Service], versions: list[int]
 ) -> None:
-    """Row 19: every response is wholly of the version that it names, and all processes end at the last."""
+    """Every response is of the version that it names; all processes end at the last."""
     first, second = versions[:2]
     expected = {}
     for version in (first, second):
@@ -135,13 +135,16 @@ def test_of_parallel_activations_with_one_etag_one_wins(services: list[Service],
             assert sorted(pool.map(attempt, range(2))) == [200, 412]
 
 
-def overwrite(database: Database, version: int, content: bytes, *, honest: bool) -> None:
-    """Replace a version's bytes; `honest` makes the checksum fit, as a foreign writer would."""
+def overwrite(database: Database, version: int, content: bytes, *, signed: bool) -> None:
+    """Replace a version's bytes;
+
+    `signed` makes the checksum fit, as a foreign writer would.
+    """
     with database.writing() as session:
         session.execute(
             update(ModelVersionChunk).where(ModelVersionChunk.version == version).values(content=content)
         )
-        if honest:
+        if signed:
             digest = hashlib.sha256(content).hexdigest()
             session.execute(
                 update(ModelVersion)
@@ -179,8 +182,8 @@ def test_damaged_bytes_are_skipped_at_the_start_and_it_is_said(
         (bytes(flipped), False),
         (pickled.getvalue(), True),
     ]
-    for damaged, honest in damages:
-        overwrite(database, active, damaged, honest=honest)
+    for damaged, signed in damages:
+        overwrite(database, active, damaged, signed=signed)
         with Service(tmp_path, database_url, with_worker=False) as service:
             assert recommended(service.http)["model_version"] == before
             ready = service.http.get("/health/ready").json()
@@ -194,7 +197,7 @@ def test_damaged_bytes_are_skipped_at_the_start_and_it_is_said(
             activate(service.http, before)
             service.wait_until(lambda: service.http.get("/health/ready").json()["trouble"] is None, 30)
             assert "harmonium_model_version_refused 0.0" in service.http.get("/metrics").text.splitlines()
-        overwrite(database, active, content, honest=True)
+        overwrite(database, active, content, signed=True)
         with database.writing() as session:
-            model_registry.activate(session, active)
+            activation.activate(session, active)
     assert not proof.exists()

@@ -1,7 +1,7 @@
-"""Rows 1, 3, 4, 5, 7 and 21 of the faults: real worker processes, killed, paused and stopped.
+"""Faults of real worker processes: killed, paused and stopped.
 
-Each test runs on SQLite and on PostgreSQL. Times are shortened by settings; nothing else differs from the
-worker that people run.
+Each test runs on SQLite and on PostgreSQL. Times are shortened by settings; nothing
+else differs from the worker that people run.
 """
 
 import os
@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import jobs
-from app.database import Database
+from app.jobs import queue as jobs
 from app.settings import Settings
-from app.signs_of_life import is_alive
-from app.tables import Job, User
-from app.worker import SUPERVISED_NICENESS, SupervisedWorker
+from app.storage.database import Database
+from app.storage.tables import Job, User
+from app.worker.liveness import is_alive
+from app.worker.supervisor import NICENESS, SupervisedWorker
 
 pytestmark = pytest.mark.acceptance
 
@@ -128,7 +128,7 @@ def test_a_killed_worker_under_supervision_is_replaced_at_once(
         priorities = {
             os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{pid}/task").glob("*")
         }
-        assert priorities <= {SUPERVISED_NICENESS}  # of BLAS's threads, too
+        assert priorities <= {NICENESS}  # of BLAS's threads, too
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: look(database, job_id).worker != f"{supervisor.name}-1", within=3.0)
         wait_until(lambda: has_ended(database, job_id))
@@ -238,7 +238,8 @@ def test_clocks_hours_apart_neither_steal_nor_stick_a_job(
     start("--name", "ahead", "--clock-offset", "3600")
     start("--name", "behind", "--clock-offset", "-3600")
     wait_until(lambda: len(list((settings.spool_dir / "workers").glob("*.json"))) == 2)
-    # Longer than it takes to rescue a job: whoever judged by the wall clock would take it.
+    # Longer than it takes to rescue a job: whoever judged by the wall clock would take
+    # it.
     job_ids = [add(database, "slow", seconds=3.0) for _ in range(2)]
     wait_until(lambda: all(has_ended(database, job_id) for job_id in job_ids))
     assert sorted(effects(database)) == [f"effect-{job_id}-1" for job_id in job_ids]

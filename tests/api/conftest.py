@@ -6,11 +6,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.database import Database
+from app.jobs.loop import Worker
 from app.main import create_app
 from app.settings import Settings
-from app.worker import JOB_HANDLERS, Worker
-from tests.tastes import store_tastes, train_version
+from app.storage.database import Database
+from app.worker.process import JOB_HANDLERS
 
 
 @pytest.fixture
@@ -31,15 +31,8 @@ def work(settings: Settings, database: Database) -> Callable[[], None]:
 
 
 @pytest.fixture
-def tastes(database: Database) -> None:
-    """Two tastes' movies and ratings, not trained on yet."""
-    store_tastes(database)
-
-
-@pytest.fixture
-def trained(tastes: None, database: Database, settings: Settings, application: FastAPI) -> int:
+def trained(trained_version: int, application: FastAPI) -> int:
     """The active version, trained on the two tastes."""
-    version = train_version(database, settings)
-    # Now, not within a second: the client may be there already.
-    application.state.active_machines.refresh()
-    return version
+    # At once, not within a second: the client may be there already.
+    application.state.version_watcher.refresh()
+    return trained_version

@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 
 from app import access, logs
 from app.api.failed_keys import FailedKeys
-from app.database import Database
 from app.main import create_app
 from app.settings import Settings
+from app.storage.database import Database
 
 OPEN = {"/health/live", "/health/ready"}
 
@@ -18,7 +18,7 @@ OPEN = {"/health/live", "/health/ready"}
 @pytest.fixture
 def secrets(database: Database) -> dict[str, str]:
     with database.writing() as session:
-        return {role: access.create(session, role, role)[1] for role in access.ROLES}
+        return {role: access.create(session, role, role).key for role in access.ROLES}
 
 
 def routes(application: FastAPI) -> list[tuple[str, str]]:
@@ -54,9 +54,9 @@ def test_every_route_wants_its_role(
     client: TestClient, application: FastAPI, secrets: dict[str, str]
 ) -> None:
     application.state.failed_keys = FailedKeys(0, 60.0)  # so many wrong keys are a guesser's otherwise
-    found = routes(application)
-    assert len(found) > 20
-    for method, path in found:
+    operations = routes(application)
+    assert len(operations) > 20
+    for method, path in operations:
         assert call(client, method, path, None) == 401, (method, path)
         assert call(client, method, path, "hm_wrong") == 401, (method, path)
         needed = needed_role(method, path)
@@ -113,19 +113,26 @@ def test_the_key_does_not_reach_the_log(
     assert secrets["read"] not in captured.out + captured.err
 
 
-def test_who_has_no_key_is_not_told_what_is_wrong_with_the_question(
-    client: TestClient, secrets: dict[str, str]
+@pytest.mark.parametrize(
+    ("method", "path", "body", "role"),
+    [
+        ("POST", "/v1/recommendations", '{"ratings": [{"movie_id": "a", "stars": "many"}]}', "read"),
+        ("POST", "/v1/questions", "{", "read"),
+        ("GET", "/v1/users/ann/recommendations?limit=0", None, "read"),
+        ("GET", "/v1/movies?limit=0", None, "read"),
+        ("POST", "/v1/ratings", "{", "write"),
+        ("PUT", "/v1/users/ann/ratings/a", '{"stars": 99}', "write"),
+        ("POST", "/v1/imports?kind=unheard-of", "a,b", "write"),
+        ("POST", "/v1/admin/retrain", '{"epochs": "many"}', "admin"),
+    ],
+)
+def test_without_a_key_the_answer_is_401_whatever_is_wrong_with_the_input(
+    client: TestClient, secrets: dict[str, str], method: str, path: str, body: str | None, role: str
 ) -> None:
-    wrong = {"ratings": [{"movie_id": "a", "stars": "many"}]}
-    for path, query, body in (
-        ("/v1/recommendations", "", wrong),
-        ("/v1/questions", "", wrong),
-        ("/v1/users/ann/recommendations", "limit=0", None),
-    ):
-        method = "GET" if body is None else "POST"
-        assert client.request(method, f"{path}?{query}", json=body).status_code == 401
-        key = {"Authorization": f"Bearer {secrets['read']}"}
-        assert client.request(method, f"{path}?{query}", json=body, headers=key).status_code == 422
+    headers = {"Content-Type": "application/json"}
+    assert client.request(method, path, content=body, headers=headers).status_code == 401
+    headers["Authorization"] = f"Bearer {secrets[role]}"
+    assert client.request(method, path, content=body, headers=headers).status_code == 422
 
 
 def test_a_batch_does_not_take_the_threads_of_quick_answers(
@@ -139,7 +146,7 @@ def test_a_batch_does_not_take_the_threads_of_quick_answers(
     assert (answer.status_code, quick.available_tokens) == (200, 0)
 
 
-def test_who_finds_no_thread_in_time_is_asked_to_come_again(database: Database, settings: Settings) -> None:
+def test_a_request_without_a_thread_in_time_is_made_to_retry(database: Database, settings: Settings) -> None:
     application = create_app(settings.model_copy(update={"database_timeout": 0.1, "quick_threads": 1}))
     with TestClient(application, base_url="http://127.0.0.1") as client:
         busy = object()

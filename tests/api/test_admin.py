@@ -83,7 +83,7 @@ def test_bad_settings_are_refused_with_their_name(
 ) -> None:
     answer = client.post("/v1/admin/retrain", json=body)
     assert answer.status_code == 422
-    assert [one["location"] for one in answer.json()["errors"]] == [location]
+    assert [error["location"] for error in answer.json()["errors"]] == [location]
 
 
 def test_divergence_is_a_failed_run_and_never_a_version(

@@ -1,13 +1,13 @@
-"""ETag and 304: exactly while nothing that an answer follows from has changed, on any process."""
+"""ETag and 304: exactly while nothing that an answer depends on has changed."""
 
 from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 
-from app.database import Database
 from app.main import create_app
 from app.settings import Settings
+from app.storage.database import Database
 from tests.tastes import train_version
 
 PATHS = (
@@ -64,9 +64,9 @@ def test_a_rating_a_title_and_a_version_each_change_the_etag_on_every_process(
     client.put("/v1/movies/even9", json={"title": "Another title"})
     changed()
     train_version(database, settings, seed=5)
-    other.app.state.active_machines.refresh()  # type: ignore[attr-defined]
+    other.app.state.version_watcher.refresh()  # type: ignore[attr-defined]
     changed()
-    # Somebody else's ratings change nothing of this user's answers.
+    # Another user's ratings change nothing of this user's answers.
     client.put("/v1/users/odd1/ratings/even3", json={"stars": 2})
     assert again(other, path, etags[-1]) == 304
     # What is taken back gives the answer of before, and may have its name.

@@ -1,4 +1,4 @@
-"""Guessing keys is answered 429 and locks nobody out."""
+"""Guessing keys is answered 429 and locks no caller out."""
 
 import ipaddress
 
@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 from app import access
 from app.api import failed_keys
 from app.api.failed_keys import FailedKeys
-from app.database import Database
 from app.main import create_app
 from app.settings import Settings
+from app.storage.database import Database
 
 LIMIT = 3
 
@@ -69,9 +69,9 @@ def test_many_wrong_keys_are_answered_429_and_a_good_one_is_taken(
     database: Database, settings: Settings
 ) -> None:
     with database.writing() as session:
-        _, secret = access.create(session, "site", "read")
-        row, revoked = access.create(session, "old", "read")
-        access.revoke(session, row.key_id)
+        secret = access.create(session, "site", "read").key
+        old = access.create(session, "old", "read")
+        access.revoke(session, old.id)
     application = create_app(settings.model_copy(update={"failed_keys_limit": LIMIT}))
     with TestClient(application, base_url="http://127.0.0.1") as client:
 
@@ -81,7 +81,7 @@ def test_many_wrong_keys_are_answered_429_and_a_good_one_is_taken(
 
         assert [ask(None) for _ in range(LIMIT + 2)] == [401] * (LIMIT + 2), "no key is no guess"
         assert [ask("hm_wrong") for _ in range(LIMIT - 1)] == [401] * (LIMIT - 1)
-        assert ask(revoked) == 401
+        assert ask(old.key) == 401
         answer = client.get("/v1/popular", headers={"Authorization": "Bearer hm_other"})
         assert answer.status_code == 429
         assert answer.headers["content-type"] == "application/problem+json"

@@ -1,4 +1,4 @@
-"""Files over HTTP: as the body or in a form, streamed to the spool, imported by the worker."""
+"""Files over HTTP: as the body or in a form, spooled, imported by the worker."""
 
 import gzip
 import io
@@ -73,7 +73,7 @@ def test_a_bad_row_stops_the_file_and_is_named(client: TestClient, work: Callabl
     work()
     done = client.get(f"/v1/imports/{queued['id']}").json()
     assert done["state"] == "failed"
-    assert [one["location"] for one in done["errors"]] == ["line 5"]
+    assert [error["location"] for error in done["errors"]] == ["line 5"]
     assert client.get("/v1/users/1/ratings").json()["items"] == []
     skipped = send(client, bad, on_error="skip")
     work()
@@ -114,7 +114,7 @@ def test_unknown_options_are_refused_before_the_body_is_kept(
 ) -> None:
     answer = client.post("/v1/imports", params=params, content=CSV)
     assert answer.status_code == 422
-    assert [one["location"] for one in answer.json()["errors"]] == [location]
+    assert [error["location"] for error in answer.json()["errors"]] == [location]
     assert spooled(settings) == []
 
 

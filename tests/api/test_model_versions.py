@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
-from app.database import Database
 from app.settings import Settings
+from app.storage.database import Database
 from tests.tastes import train_version
 
 PATH = "/v1/admin/model-versions"
@@ -21,13 +21,13 @@ def second(trained: int, database: Database, settings: Settings) -> int:
 def test_comparing_names_what_differs(client: TestClient, trained: int, second: int) -> None:
     answer = client.get(f"{PATH}/{trained}/compare", params={"with": second, "users": 20})
     assert answer.status_code == 200
-    found = answer.json()
-    assert (found["first"], found["second"]) == (trained, second)
-    assert found["settings"]["hidden_units"] == {"first": 20, "second": 3}
-    assert (found["shared_movies"], found["only_first"], found["only_second"]) == (30, 0, 0)
-    assert found["lists"]["n_users"] == 20
-    assert 0 <= found["lists"]["least"] <= found["lists"]["mean"] <= 1
-    assert found["metrics"]["n_users"]["first"] == found["metrics"]["n_users"]["second"]
+    result = answer.json()
+    assert (result["first"], result["second"]) == (trained, second)
+    assert result["settings"]["hidden_units"] == {"first": 20, "second": 3}
+    assert (result["shared_movies"], result["only_first"], result["only_second"]) == (30, 0, 0)
+    assert result["lists"]["n_users"] == 20
+    assert 0 <= result["lists"]["least"] <= result["lists"]["mean"] <= 1
+    assert result["metrics"]["n_users"]["first"] == result["metrics"]["n_users"]["second"]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,9 @@ def test_a_comparison_that_cannot_be_made_says_why(
     answer = client.get(f"{PATH}/{trained}/compare{query}")
     assert answer.status_code == status
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert [one["location"] for one in answer.json().get("errors", [])] == ([location] if location else [])
+    assert [error["location"] for error in answer.json().get("errors", [])] == (
+        [location] if location else []
+    )
 
 
 def test_rolling_back_serves_the_version_before_and_heeds_if_match(
@@ -69,14 +71,14 @@ def test_the_history_says_which_version_was_active_when(
     client.post(f"{PATH}/{trained}/activate").raise_for_status()
     client.post(f"{PATH}/rollback").raise_for_status()
     items = client.get("/v1/admin/activations").json()["items"]
-    assert [(one["generation"], one["version"], one["cause"]) for one in items] == [
+    assert [(item["generation"], item["version"], item["cause"]) for item in items] == [
         (4, second, "rollback"),
         (3, trained, "request"),
         (2, second, "gate"),
         (1, trained, "gate"),
     ]
     assert items[0]["until"] is None
-    assert [one["until"] for one in items[1:]] == [one["activated_at"] for one in items[:-1]]
+    assert [item["until"] for item in items[1:]] == [item["activated_at"] for item in items[:-1]]
     page = client.get("/v1/admin/activations", params={"limit": 3}).json()
     rest = client.get("/v1/admin/activations", params={"cursor": page["next_cursor"]}).json()
     assert page["items"] + rest["items"] == items
@@ -97,7 +99,7 @@ def test_a_note_is_kept_replaced_and_removed(client: TestClient, trained: int) -
     ):
         refused = client.patch(f"{PATH}/{trained}", json=body)
         assert refused.status_code == 422
-        assert [one["location"] for one in refused.json()["errors"]] == [location]
+        assert [error["location"] for error in refused.json()["errors"]] == [location]
     assert client.patch(f"{PATH}/99", json={"note": "x"}).status_code == 404
 
 
@@ -111,8 +113,8 @@ def test_deleting_spares_the_active_version(
     assert (gone.status_code, gone.content) == (204, b"")
     assert client.get(f"{PATH}/{trained}").status_code == 404
     assert client.delete(f"{PATH}/{trained}").status_code == 404
-    assert [one["version"] for one in client.get(PATH).json()["items"]] == [second]
+    assert [item["version"] for item in client.get(PATH).json()["items"]] == [second]
     # Its training run stays, without a version, and it can no longer be gone back to.
-    (run,) = [one for one in client.get("/v1/admin/training-runs").json()["items"] if one["id"] == 1]
+    (run,) = [run for run in client.get("/v1/admin/training-runs").json()["items"] if run["id"] == 1]
     assert run["model_version"] is None
     assert client.post(f"{PATH}/rollback").status_code == 409

@@ -1,4 +1,4 @@
-"""Retraining as operators meet it over HTTP: idempotency, estimates, reruns, events, how things stand."""
+"""Retraining over HTTP: idempotency, estimates, reruns, events, standing."""
 
 import asyncio
 import contextlib
@@ -11,26 +11,27 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import run_events, training_runs
 from app.api.run_events import LISTENERS_MAX, RunEventStreams
-from app.database import Database
 from app.errors import NotFound, Unavailable
 from app.main import create_app
-from app.run_events import START
 from app.settings import Settings
+from app.storage.database import Database
+from app.training import events as run_events
+from app.training import requests as training_runs
+from app.training.events import START
 from tests.tastes import store_tastes
 
 RETRAIN = "/v1/admin/retrain"
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    """Server-sent events as their specification reads them: name, id and data; comments are passed over."""
-    found = []
+    """Server-sent events by their specification: name, id and data, no comments."""
+    events = []
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
         if "data" in fields:
-            found.append({"event": fields["event"], "id": fields["id"], "data": json.loads(fields["data"])})
-    return found
+            events.append({"event": fields["event"], "id": fields["id"], "data": json.loads(fields["data"])})
+    return events
 
 
 class TestIdempotency:
@@ -85,11 +86,11 @@ class TestRetraining:
             assert answer.status_code == 409
             problem = answer.json()
             assert problem["title"] == "There is not enough memory for this fit"
-            assert [one["location"] for one in problem["errors"]] == ["hidden_units"]
+            assert [error["location"] for error in problem["errors"]] == ["hidden_units"]
             fits = int(problem["errors"][0]["message"].split()[0])
             assert client.post(RETRAIN, json={"hidden_units": fits}).status_code == 202
 
-    def test_a_warm_start_is_asked_for_by_name(
+    def test_a_warm_start_is_requested_by_name(
         self, client: TestClient, tastes: None, work: Callable[[], None]
     ) -> None:
         assert client.post(RETRAIN, json={"warm_start": True}).status_code == 409
@@ -101,7 +102,7 @@ class TestRetraining:
         run = client.get(path).json()
         assert (run["state"], run["warm_start"], run["parent_version"]) == ("succeeded", True, 1)
 
-    def test_a_rerun_is_asked_for_and_answered(
+    def test_a_rerun_is_requested_and_answered(
         self, client: TestClient, tastes: None, work: Callable[[], None]
     ) -> None:
         path = client.post(RETRAIN, json={"epochs": 3, "seed": 4}).headers["Location"]
@@ -166,13 +167,13 @@ class TestEvents:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.headers["cache-control"] == "no-store"
         events = events_of(answer.text)
-        assert [one["data"]["epoch"] for one in events if one["event"] == "epoch"] == [1, 2, 3, 4, 5, 6]
+        assert [event["data"]["epoch"] for event in events if event["event"] == "epoch"] == [1, 2, 3, 4, 5, 6]
         assert events[-1]["event"] == "end"
         assert events[-1]["data"]["model_version"] == 1
 
     def test_it_goes_on_after_the_last_event_heard(self, client: TestClient, path: str) -> None:
         events = events_of(client.get(path).text)
-        third = next(one for one in events if one["event"] == "epoch" and one["data"]["epoch"] == 3)
+        third = next(event for event in events if event["event"] == "epoch" and event["data"]["epoch"] == 3)
         rest = events_of(client.get(path, headers={"Last-Event-ID": third["id"]}).text)
         assert rest == events[events.index(third) + 1 :]
         done = client.get(path, headers={"Last-Event-ID": events[-1]["id"]})
@@ -187,10 +188,10 @@ class TestEvents:
     def test_a_process_that_stops_ends_the_streams(
         self, client: TestClient, application: FastAPI, tastes: None
     ) -> None:
-        location = client.post(RETRAIN).headers["Location"]  # queued, and nobody works
+        location = client.post(RETRAIN).headers["Location"]  # queued, and no worker runs
         application.state.stopping.set()
         events = events_of(client.get(f"{location}/events").text)
-        assert [one["data"]["state"] for one in events] == ["queued"]
+        assert [event["data"]["state"] for event in events] == ["queued"]
 
 
 _opened: list[RunEventStreams] = []
@@ -214,7 +215,7 @@ class TestStreams:
     def run_id(self, database: Database, settings: Settings) -> int:
         store_tastes(database)
         with database.writing() as session:
-            return training_runs.request(session, {}, settings)[0].run.run_id
+            return training_runs.request(session, {}, settings).run.id
 
     def test_listeners_share_threads_and_readings_and_leave_nothing_behind(
         self, database: Database, run_id: int, monkeypatch: pytest.MonkeyPatch

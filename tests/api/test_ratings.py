@@ -48,7 +48,7 @@ def test_what_is_no_number_of_stars_is_refused_with_its_location(client: TestCli
     answer = client.post("/v1/ratings", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert [one["location"] for one in answer.json()["errors"]] == ["ratings[1].stars"]
+    assert [error["location"] for error in answer.json()["errors"]] == ["ratings[1].stars"]
     assert client.get("/v1/users/a/ratings").json()["items"] == []
 
 
@@ -76,7 +76,7 @@ def test_bad_rows_are_refused_with_their_location(
     body = json.dumps({"ratings": [row]})
     answer = client.post("/v1/ratings", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422, answer.text
-    assert location in {one["location"] for one in answer.json()["errors"]}
+    assert location in {error["location"] for error in answer.json()["errors"]}
 
 
 @pytest.mark.parametrize("body", ["", "{", "[1,2", "{'a': 1}", "\x00", "[" * 100_000, "1" * 5_000])

@@ -1,4 +1,4 @@
-"""Lists for stored users and for ratings in the body: the known answer, the filters, the fallbacks."""
+"""Lists for stored users and for ratings in the body: filters and fallbacks."""
 
 from typing import Any
 
@@ -8,23 +8,23 @@ from fastapi.testclient import TestClient
 EVEN_FAN = [{"movie_id": f"even{n}", "stars": 5} for n in range(5)] + [{"movie_id": "odd0", "stars": 1}]
 
 
-def halves(found: dict[str, Any]) -> list[str]:
-    return [item["movie_id"].rstrip("0123456789") for item in found["items"]]
+def halves(answer: dict[str, Any]) -> list[str]:
+    return [item["movie_id"].rstrip("0123456789") for item in answer["items"]]
 
 
 def test_a_list_holds_what_the_users_kind_likes(client: TestClient, trained: int) -> None:
-    found = client.get("/v1/users/even0/recommendations", params={"limit": 5}).json()
-    assert (found["user_id"], found["model_version"], found["strategy"]) == ("even0", trained, "rbm")
-    assert halves(found) == ["even"] * 5
-    assert [item["rank"] for item in found["items"]] == [1, 2, 3, 4, 5]
-    scores = [item["score"] for item in found["items"]]
+    answer = client.get("/v1/users/even0/recommendations", params={"limit": 5}).json()
+    assert (answer["user_id"], answer["model_version"], answer["strategy"]) == ("even0", trained, "rbm")
+    assert halves(answer) == ["even"] * 5
+    assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4, 5]
+    scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
-    first = found["items"][0]
+    first = answer["items"][0]
     assert first["title"].startswith("Even Film")
     assert first["genres"] == ["Even"]
     assert 0 < first["like_probability"] < 1
     rated = {item["movie_id"] for item in client.get("/v1/users/even0/ratings").json()["items"]}
-    assert not rated & {item["movie_id"] for item in found["items"]}
+    assert not rated & {item["movie_id"] for item in answer["items"]}
 
 
 def test_ratings_in_the_body_give_the_list_that_the_same_stored_ratings_give(
@@ -61,18 +61,20 @@ def test_likes_without_stars_are_full_and_least_stars(client: TestClient, traine
         {"movie_id": "odd0", "liked": False}
     ]
     starred = [{"movie_id": f"even{n}", "stars": 5} for n in range(5)] + [{"movie_id": "odd0", "stars": 0.5}]
-    lists = [client.post("/v1/recommendations", json={"ratings": given}).json() for given in (liked, starred)]
+    lists = [
+        client.post("/v1/recommendations", json={"ratings": ratings}).json() for ratings in (liked, starred)
+    ]
     assert lists[0] == lists[1]
 
 
 def test_filters_come_before_ranking_so_the_list_is_still_full(client: TestClient, trained: int) -> None:
     body = {"ratings": EVEN_FAN, "limit": 5}
-    found = client.post("/v1/recommendations", json=body | {"genre": "Odd"}).json()
-    assert halves(found) == ["odd"] * 5
-    found = client.post("/v1/recommendations", json=body | {"year_from": 1990, "year_to": 1991}).json()
-    assert {item["year"] for item in found["items"]} == {1990, 1991}
-    found = client.post("/v1/recommendations", json=body | {"genre": "None"}).json()
-    assert found["items"] == []
+    answer = client.post("/v1/recommendations", json=body | {"genre": "Odd"}).json()
+    assert halves(answer) == ["odd"] * 5
+    answer = client.post("/v1/recommendations", json=body | {"year_from": 1990, "year_to": 1991}).json()
+    assert {item["year"] for item in answer["items"]} == {1990, 1991}
+    answer = client.post("/v1/recommendations", json=body | {"genre": "None"}).json()
+    assert answer["items"] == []
     everything = client.post("/v1/recommendations", json=body | {"limit": 30}).json()
     without = client.post(
         "/v1/recommendations", json=body | {"limit": 30, "exclude": [everything["items"][0]["movie_id"]]}
@@ -85,31 +87,31 @@ def test_filters_come_before_ranking_so_the_list_is_still_full(client: TestClien
 
 
 def test_unknown_movies_are_named_and_left_out(client: TestClient, trained: int) -> None:
-    given = [*EVEN_FAN, {"movie_id": "unheard-of", "stars": 5}]
-    found = client.post("/v1/recommendations", json={"ratings": given}).json()
-    assert found["ignored_movie_ids"] == ["unheard-of"]
-    only = client.post("/v1/recommendations", json={"ratings": [given[-1]]}).json()
+    ratings = [*EVEN_FAN, {"movie_id": "unheard-of", "stars": 5}]
+    answer = client.post("/v1/recommendations", json={"ratings": ratings}).json()
+    assert answer["ignored_movie_ids"] == ["unheard-of"]
+    only = client.post("/v1/recommendations", json={"ratings": [ratings[-1]]}).json()
     assert (only["strategy"], only["ignored_movie_ids"]) == ("popular", ["unheard-of"])
     assert len(only["items"]) == 10
 
 
 def test_who_has_rated_everything_gets_an_empty_list(client: TestClient, trained: int) -> None:
-    given = [{"movie_id": f"{half}{n}", "stars": 3} for half in ("even", "odd") for n in range(15)]
-    answer = client.post("/v1/recommendations", json={"ratings": given})
+    ratings = [{"movie_id": f"{half}{n}", "stars": 3} for half in ("even", "odd") for n in range(15)]
+    answer = client.post("/v1/recommendations", json={"ratings": ratings})
     assert answer.status_code == 200
     assert answer.json()["items"] == []
 
 
-def test_before_the_first_version_the_most_rated_movies_are_shown(client: TestClient, tastes: None) -> None:
-    found = client.get("/v1/users/even0/recommendations", params={"limit": 40}).json()
-    assert (found["strategy"], found["model_version"]) == ("popular", None)
-    scores = [item["score"] for item in found["items"]]
+def test_before_the_first_version_the_most_rated_movies_are_listed(client: TestClient, tastes: None) -> None:
+    answer = client.get("/v1/users/even0/recommendations", params={"limit": 40}).json()
+    assert (answer["strategy"], answer["model_version"]) == ("popular", None)
+    scores = [item["score"] for item in answer["items"]]
     assert scores == sorted(scores, reverse=True)
-    assert found["items"][0]["like_probability"] is None
+    assert answer["items"][0]["like_probability"] is None
     rated = {item["movie_id"] for item in client.get("/v1/users/even0/ratings").json()["items"]}
-    shown = {item["movie_id"] for item in found["items"]}
-    assert not rated & shown
-    assert len(rated | shown) == 30
+    listed = {item["movie_id"] for item in answer["items"]}
+    assert not rated & listed
+    assert len(rated | listed) == 30
     filtered = client.get("/v1/users/even0/recommendations", params={"limit": 40, "genre": "Odd"}).json()
     assert set(halves(filtered)) == {"odd"}
 
@@ -124,7 +126,7 @@ def test_an_empty_service_answers_with_an_empty_list(client: TestClient) -> None
         assert (answer.json()["items"], answer.json()["strategy"]) == ([], "popular")
 
 
-def test_popular_movies_are_the_list_of_somebody_unknown(client: TestClient, trained: int) -> None:
+def test_popular_movies_are_the_list_of_an_unknown_user(client: TestClient, trained: int) -> None:
     assert (
         client.get("/v1/popular").json()["items"]
         == client.get("/v1/users/who/recommendations").json()["items"]
@@ -132,9 +134,9 @@ def test_popular_movies_are_the_list_of_somebody_unknown(client: TestClient, tra
 
 
 def test_predictions_are_probabilities_or_null(client: TestClient, trained: int) -> None:
-    found = client.get("/v1/users/even0/predictions", params={"movie_id": ["even1", "odd1", "x"]}).json()
-    assert found["model_version"] == trained
-    by_id = {item["movie_id"]: item["like_probability"] for item in found["items"]}
+    answer = client.get("/v1/users/even0/predictions", params={"movie_id": ["even1", "odd1", "x"]}).json()
+    assert answer["model_version"] == trained
+    by_id = {item["movie_id"]: item["like_probability"] for item in answer["items"]}
     assert 0 < by_id["even1"] < 1
     assert by_id["x"] is None
     body = {"ratings": EVEN_FAN, "movie_ids": ["even7"]}
@@ -177,13 +179,13 @@ def test_bad_requests_are_refused_with_the_location(
 ) -> None:
     answer = client.post("/v1/recommendations", json=body)
     assert answer.status_code == 422
-    assert location in {one["location"] for one in answer.json()["errors"]}
+    assert location in {error["location"] for error in answer.json()["errors"]}
 
 
 def test_query_parameters_are_those_of_the_body(client: TestClient, trained: int) -> None:
     for rating in EVEN_FAN:
         client.put(f"/v1/users/fan/ratings/{rating['movie_id']}", json={"stars": rating["stars"]})
-    asked: dict[str, Any] = {
+    params: dict[str, Any] = {
         "limit": 4,
         "exclude": ["even9", "even8"],
         "year_from": 1981,
@@ -193,8 +195,8 @@ def test_query_parameters_are_those_of_the_body(client: TestClient, trained: int
         "include_obscure": True,
         "include_rated": True,
     }
-    stored = client.get("/v1/users/fan/recommendations", params=asked).json()
-    posted = client.post("/v1/recommendations", json=asked | {"ratings": EVEN_FAN}).json()
+    stored = client.get("/v1/users/fan/recommendations", params=params).json()
+    posted = client.post("/v1/recommendations", json=params | {"ratings": EVEN_FAN}).json()
     assert stored["items"] == posted["items"]
     assert stored["next_cursor"] == posted["next_cursor"]
     assert len(stored["items"]) == 4
@@ -219,7 +221,7 @@ def test_bad_queries_are_refused_with_the_location(
 ) -> None:
     answer = client.get(path, params=parameters)
     assert answer.status_code == 422
-    assert [one["location"] for one in answer.json()["errors"]] == [location]
+    assert [error["location"] for error in answer.json()["errors"]] == [location]
 
 
 def test_pages_go_on_where_the_page_before_ended(client: TestClient, trained: int) -> None:
@@ -227,11 +229,11 @@ def test_pages_go_on_where_the_page_before_ended(client: TestClient, trained: in
         seen: list[str] = []
         cursor = None
         while True:
-            asked: dict[str, Any] = {"limit": 8} | ({"cursor": cursor} if cursor else {})
+            params: dict[str, Any] = {"limit": 8} | ({"cursor": cursor} if cursor else {})
             answer = (
-                client.get(path, params=asked)
+                client.get(path, params=params)
                 if body is None
-                else client.post(path, json=asked | {"ratings": body})
+                else client.post(path, json=params | {"ratings": body})
             )
             page = answer.json()
             seen += [item["movie_id"] for item in page["items"]]
@@ -244,7 +246,7 @@ def test_pages_go_on_where_the_page_before_ended(client: TestClient, trained: in
         assert len(seen) == len(set(seen)) == 30 - (12 if body is None else 6)
 
 
-def test_movies_may_be_told_by_title_and_year(client: TestClient, trained: int) -> None:
+def test_movies_may_be_named_by_title_and_year(client: TestClient, trained: int) -> None:
     titled = [
         {"title": "even film 1", "stars": 5},
         {"title": "Even Film 2 (1982)", "liked": True},
@@ -255,8 +257,10 @@ def test_movies_may_be_told_by_title_and_year(client: TestClient, trained: int) 
         {"movie_id": "even2", "stars": 5},
         {"movie_id": "odd0", "stars": 0.5},
     ]
-    asked = [client.post("/v1/recommendations", json={"ratings": given}).json() for given in (titled, by_id)]
-    assert asked[0] == asked[1]
+    lists = [
+        client.post("/v1/recommendations", json={"ratings": ratings}).json() for ratings in (titled, by_id)
+    ]
+    assert lists[0] == lists[1]
     question = {"ratings": titled, "movie_ids": ["even7"]}
     assert (
         client.post("/v1/predictions", json=question).json()
@@ -266,27 +270,27 @@ def test_movies_may_be_told_by_title_and_year(client: TestClient, trained: int) 
 
 def test_titles_that_mean_several_movies_or_none_are_all_reported(client: TestClient, trained: int) -> None:
     client.put("/v1/movies/remake", json={"title": "Even Film 1", "year": 2020})
-    given = [
+    ratings = [
         {"movie_id": "even0", "stars": 5},
         {"title": "Even Film 1", "stars": 5},
         {"title": "Even Film 1", "year": 2020, "stars": 5},
         {"title": "Evn Film 2", "stars": 5},
         {"title": "Odd Films 3", "stars": 5},
     ]
-    answer = client.post("/v1/recommendations", json={"ratings": given})
+    answer = client.post("/v1/recommendations", json={"ratings": ratings})
     assert answer.status_code == 422
     problem = answer.json()
     assert "even1" in problem["detail"]
-    by_location = {one["location"]: one for one in problem["errors"]}
+    by_location = {error["location"]: error for error in problem["errors"]}
     assert list(by_location) == ["ratings[1].title", "ratings[3].title", "ratings[4].title"]
     assert by_location["ratings[1].title"]["candidates"] == [
         {"movie_id": "even1", "title": "Even Film 1", "year": 1981},
         {"movie_id": "remake", "title": "Even Film 1", "year": 2020},
     ]
-    assert "odd3" in {one["movie_id"] for one in by_location["ratings[4].title"]["candidates"]}
-    members = [{"user_id": "even0"}, {"ratings": given[3:]}]
+    assert "odd3" in {candidate["movie_id"] for candidate in by_location["ratings[4].title"]["candidates"]}
+    members = [{"user_id": "even0"}, {"ratings": ratings[3:]}]
     group = client.post("/v1/recommendations/group", json={"members": members})
-    assert [one["location"] for one in group.json()["errors"]] == [
+    assert [error["location"] for error in group.json()["errors"]] == [
         "members[1].ratings[0].title",
         "members[1].ratings[1].title",
     ]
@@ -301,17 +305,17 @@ def test_what_if_tells_what_entered_left_and_moved(client: TestClient, trained: 
         "limit": 6,
     }
     before = client.get("/v1/users/even0/recommendations", params={"limit": 6}).json()
-    found = client.post("/v1/recommendations", json=body).json()
-    assert found["user_id"] == "even0"
-    were, are = ({item["movie_id"]: item["rank"] for item in one["items"]} for one in (before, found))
-    changes = found["changes"]
-    assert {one["movie_id"]: one["rank"] for one in changes["entered"]} == {
+    result = client.post("/v1/recommendations", json=body).json()
+    assert result["user_id"] == "even0"
+    were, are = ({item["movie_id"]: item["rank"] for item in answer["items"]} for answer in (before, result))
+    changes = result["changes"]
+    assert {movie["movie_id"]: movie["rank"] for movie in changes["entered"]} == {
         movie: rank for movie, rank in are.items() if movie not in were
     }
-    assert {one["movie_id"]: one["rank_before"] for one in changes["left"]} == {
+    assert {movie["movie_id"]: movie["rank_before"] for movie in changes["left"]} == {
         movie: rank for movie, rank in were.items() if movie not in are
     }
-    assert {(one["rank_before"], one["rank"]) for one in changes["moved"]} == {
+    assert {(movie["rank_before"], movie["rank"]) for movie in changes["moved"]} == {
         (were[movie], rank) for movie, rank in are.items() if movie in were and were[movie] != rank
     }
     assert changes["entered"]
@@ -322,20 +326,20 @@ def test_what_if_tells_what_entered_left_and_moved(client: TestClient, trained: 
 
 def test_a_batch_holds_each_users_own_list(client: TestClient, trained: int) -> None:
     users = ["odd1", "nobody", "even0", "odd1"]
-    asked: dict[str, Any] = {"limit": 3, "genre": "Even", "diversity": 0.1}
-    answer = client.post("/v1/recommendations/batch", json=asked | {"user_ids": users})
+    params: dict[str, Any] = {"limit": 3, "genre": "Even", "diversity": 0.1}
+    answer = client.post("/v1/recommendations/batch", json=params | {"user_ids": users})
     assert answer.status_code == 200
-    for user, found in zip(users, answer.json()["items"], strict=True):
-        alone = client.get(f"/v1/users/{user}/recommendations", params=asked).json()
-        assert found["user_id"] == user
-        assert found["strategy"] == alone["strategy"]
-        assert [one["movie_id"] for one in found["items"]] == [one["movie_id"] for one in alone["items"]]
+    for user, result in zip(users, answer.json()["items"], strict=True):
+        alone = client.get(f"/v1/users/{user}/recommendations", params=params).json()
+        assert result["user_id"] == user
+        assert result["strategy"] == alone["strategy"]
+        assert [item["movie_id"] for item in result["items"]] == [item["movie_id"] for item in alone["items"]]
 
 
 def test_a_batch_takes_a_thousand_users_and_no_more(client: TestClient, trained: int) -> None:
     users = [f"even{n}" for n in range(1_000)]
-    found = client.post("/v1/recommendations/batch", json={"user_ids": users, "limit": 2}).json()
-    assert [one["user_id"] for one in found["items"]] == users
+    result = client.post("/v1/recommendations/batch", json={"user_ids": users, "limit": 2}).json()
+    assert [item["user_id"] for item in result["items"]] == users
     for body, location in (
         ({"user_ids": [*users, "one-more"]}, "user_ids"),
         ({"user_ids": []}, "user_ids"),
@@ -345,7 +349,7 @@ def test_a_batch_takes_a_thousand_users_and_no_more(client: TestClient, trained:
     ):
         answer = client.post("/v1/recommendations/batch", json=body)
         assert answer.status_code == 422
-        assert [one["location"] for one in answer.json()["errors"]] == [location]
+        assert [error["location"] for error in answer.json()["errors"]] == [location]
 
 
 @pytest.mark.parametrize("strategy", ["average", "least_misery"])
@@ -354,19 +358,19 @@ def test_a_group_has_one_list_with_everybodys_probability(
 ) -> None:
     members = [{"user_id": "odd1"}, {"ratings": EVEN_FAN}]
     body = {"members": members, "strategy": strategy, "limit": 5}
-    found = client.post("/v1/recommendations/group", json=body).json()
-    assert (found["strategy"], found["model_version"]) == (strategy, trained)
-    assert [one["user_id"] for one in found["members"]] == ["odd1", None]
+    answer = client.post("/v1/recommendations/group", json=body).json()
+    assert (answer["strategy"], answer["model_version"]) == (strategy, trained)
+    assert [member["user_id"] for member in answer["members"]] == ["odd1", None]
     rated = {item["movie_id"] for item in client.get("/v1/users/odd1/ratings").json()["items"]}
-    rated |= {one["movie_id"] for one in EVEN_FAN}
-    assert not rated & {item["movie_id"] for item in found["items"]}
-    for item in found["items"]:
-        likings = [one["like_probability"] for one in item["members"]]
+    rated |= {rating["movie_id"] for rating in EVEN_FAN}
+    assert not rated & {item["movie_id"] for item in answer["items"]}
+    for item in answer["items"]:
+        likings = [member["like_probability"] for member in item["members"]]
         together = sum(likings) / 2 if strategy == "average" else min(likings)
         assert item["like_probability"] == pytest.approx(together, abs=1e-6)
-    more = client.post("/v1/recommendations/group", json=body | {"cursor": found["next_cursor"]}).json()
+    more = client.post("/v1/recommendations/group", json=body | {"cursor": answer["next_cursor"]}).json()
     assert more["items"][0]["rank"] == 6
-    assert not {item["movie_id"] for item in found["items"]} & {item["movie_id"] for item in more["items"]}
+    assert not {item["movie_id"] for item in answer["items"]} & {item["movie_id"] for item in more["items"]}
 
 
 @pytest.mark.parametrize(
@@ -386,14 +390,14 @@ def test_bad_groups_are_refused_with_the_location(
 ) -> None:
     answer = client.post("/v1/recommendations/group", json=body)
     assert answer.status_code == 422
-    assert location in {one["location"] for one in answer.json()["errors"]}
+    assert location in {error["location"] for error in answer.json()["errors"]}
 
 
 def test_similar_movies_are_of_a_kind(client: TestClient, trained: int) -> None:
-    found = client.get("/v1/movies/odd4/similar", params={"limit": 6}).json()
-    assert (found["movie_id"], found["title"], found["model_version"]) == ("odd4", "Odd Film 4", trained)
-    assert halves(found) == ["odd"] * 6
-    assert all(-1 <= item["similarity"] <= 1 for item in found["items"])
+    result = client.get("/v1/movies/odd4/similar", params={"limit": 6}).json()
+    assert (result["movie_id"], result["title"], result["model_version"]) == ("odd4", "Odd Film 4", trained)
+    assert halves(result) == ["odd"] * 6
+    assert all(-1 <= item["similarity"] <= 1 for item in result["items"])
     other = client.get("/v1/movies/odd4/similar", params={"limit": 6, "genre": "Even"}).json()
     assert halves(other) == ["even"] * 6
     answer = client.get("/v1/movies/nowhere/similar")

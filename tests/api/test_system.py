@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app import access
-from app.database import Database
 from app.main import create_app
 from app.settings import Settings
+from app.storage.database import Database
 
 
 def test_probes_say_what_serves(client: TestClient, trained: int) -> None:

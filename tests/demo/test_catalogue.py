@@ -55,7 +55,7 @@ def test_an_id_is_read_off_title_and_year(title: str, year: int, expected: str) 
     assert movie_id(title, year) == expected
 
 
-def test_remakes_of_one_title_are_told_apart_by_their_year() -> None:
+def test_remakes_of_one_title_are_distinguished_by_their_year() -> None:
     assert [film.year for film in films() if film.title == "Dune"] == [1984, 2021]
 
 

@@ -1,4 +1,4 @@
-"""Fetching MovieLens, against a server on this machine; every rating and title in here is invented."""
+"""Fetching MovieLens from a local server; all ratings and titles are invented."""
 
 import hashlib
 import io
@@ -12,17 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.demo.errors import DemoError, FetchFailed, NotMovieLens, UnknownSet, WrongChecksum
-from app.demo.movielens import (
-    SETS,
-    Member,
-    fetch,
-    licence_notice,
-    members,
-    open_member,
-    readme_of,
-)
-from app.errors import HarmoniumError
+from app.demo.movielens import SETS, FetchFailed, fetch, licence_notice
+from app.errors import InvalidInput
 
 
 def zip_of(files: dict[str, bytes]) -> bytes:
@@ -36,7 +27,7 @@ def zip_of(files: dict[str, bytes]) -> bytes:
 SMALL = zip_of(
     {
         "ml-latest-small/README.txt": b"Invented for a test.\n",
-        "ml-latest-small/movies.csv": b"movieId,title,genres\n1,Nobody's Film (2001),Drama\n",
+        "ml-latest-small/movies.csv": b"movieId,title,genres\n1,Invented Film (2001),Drama\n",
         "ml-latest-small/ratings.csv": b"userId,movieId,rating,timestamp\n7,1,4.0,1000000000\n" * 500,
         "ml-latest-small/links.csv": b"movieId,imdbId,tmdbId\n1,0000001,1\n",
     }
@@ -73,11 +64,11 @@ def redirect(location: str) -> Answer:
 
 @dataclass
 class Server:
-    """Answers what a test told it to, and remembers what it was asked."""
+    """Gives the answers that a test sets, and records the paths of the requests."""
 
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     def publish(self, archive: str, content: bytes, checksum: str | None = None) -> None:
         self.answers[f"/data/{archive}"] = send(content)
@@ -91,7 +82,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # the name is http.server's
-            known.asked.append(self.path)
+            known.requested.append(self.path)
             known.answers.get(self.path, send(b"no such file", status=404))(self)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -156,18 +147,18 @@ def test_without_a_length_the_progress_has_no_total(server: Server, tmp_path: Pa
 def test_a_verified_set_is_used_again_without_the_network(server: Server, tmp_path: Path) -> None:
     server.publish("ml-100k.zip", SMALL)
     first = fetch("100k", tmp_path, base_url=server.url)
-    server.asked.clear()
+    server.requested.clear()
     assert fetch("100k", tmp_path, base_url=server.url) == first
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_an_archive_put_there_by_hand_only_needs_its_checksum(server: Server, tmp_path: Path) -> None:
     server.publish("ml-100k.zip", SMALL)
     (tmp_path / "ml-100k.zip").write_bytes(SMALL)
     fetch("100k", tmp_path, base_url=server.url)
-    assert server.asked == ["/data/ml-100k.zip.md5"]
+    assert server.requested == ["/data/ml-100k.zip.md5"]
     fetch("100k", tmp_path, base_url=server.url)
-    assert server.asked == ["/data/ml-100k.zip.md5"]
+    assert server.requested == ["/data/ml-100k.zip.md5"]
 
 
 @pytest.mark.parametrize("kept", ["", "not a checksum", "äöü"])
@@ -182,7 +173,7 @@ def test_an_archive_damaged_on_disk_is_fetched_again(server: Server, tmp_path: P
 
 def test_a_wrong_checksum_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
     server.publish("ml-100k.zip", SMALL, f"{md5(b'something else')}  ml-100k.zip\n")
-    with pytest.raises(WrongChecksum, match=md5(SMALL)) as caught:
+    with pytest.raises(FetchFailed, match=md5(SMALL)) as caught:
         fetch("100k", tmp_path, base_url=server.url)
     assert "--file PATH" in caught.value.detail
     assert list(tmp_path.iterdir()) == []
@@ -192,7 +183,7 @@ def test_a_failed_fetch_leaves_an_older_archive_alone(server: Server, tmp_path: 
     older = b"fetched by hand, long ago"
     (tmp_path / "ml-100k.zip").write_bytes(older)
     server.publish("ml-100k.zip", SMALL, f"{md5(b'something else')}  ml-100k.zip\n")
-    with pytest.raises(WrongChecksum):
+    with pytest.raises(FetchFailed):
         fetch("100k", tmp_path, base_url=server.url)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("ml-100k.zip", older)]
 
@@ -230,7 +221,7 @@ def test_a_transfer_that_breaks_off_is_no_archive(server: Server, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_falls_silent_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_falls_silent_is_abandoned(server: Server, tmp_path: Path) -> None:
     server.publish("ml-100k.zip", SMALL)
     give_up = threading.Event()
 
@@ -246,7 +237,7 @@ def test_a_server_that_falls_silent_is_given_up(server: Server, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_endless_answer_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_an_endless_answer_is_abandoned(server: Server, tmp_path: Path) -> None:
     server.publish("ml-latest-small.zip", bytes(5 * SETS["small"].size))
     with pytest.raises(FetchFailed, match=r"that is not ml-latest-small\.zip"):
         fetch("small", tmp_path, base_url=server.url)
@@ -259,7 +250,7 @@ def test_a_page_in_place_of_the_checksum_is_refused(server: Server, tmp_path: Pa
     server.answers["/data/ml-100k.zip.md5"] = send(page)
     with pytest.raises(FetchFailed, match="does not hold an MD5"):
         fetch("100k", tmp_path, base_url=server.url)
-    assert "/data/ml-100k.zip" not in server.asked
+    assert "/data/ml-100k.zip" not in server.requested
 
 
 def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
@@ -267,7 +258,7 @@ def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
     server.answers["/mirror/a.zip"] = server.answers["/data/ml-100k.zip"]
     server.answers["/data/ml-100k.zip"] = redirect("/mirror/a.zip")
     assert fetch("100k", tmp_path, base_url=server.url).read_bytes() == SMALL
-    assert server.asked[-1] == "/mirror/a.zip"
+    assert server.requested[-1] == "/mirror/a.zip"
 
 
 @pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1/ml-100k.zip", "http:///nowhere"])
@@ -279,7 +270,7 @@ def test_a_redirect_out_of_http_is_not_followed(server: Server, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_redirect_in_a_circle_is_given_up(server: Server, tmp_path: Path) -> None:
+def test_a_redirect_in_a_circle_is_abandoned(server: Server, tmp_path: Path) -> None:
     server.publish("ml-100k.zip", SMALL)
     server.answers["/data/ml-100k.zip"] = redirect("/data/ml-100k.zip")
     with pytest.raises(FetchFailed, match="302"):
@@ -289,7 +280,7 @@ def test_a_redirect_in_a_circle_is_given_up(server: Server, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "base_url", ["file:///tmp/", "ftp://files.example/", "files.example", "http://[", ""]
 )
-def test_only_http_addresses_are_asked(tmp_path: Path, base_url: str) -> None:
+def test_only_http_addresses_are_fetched(tmp_path: Path, base_url: str) -> None:
     with pytest.raises(FetchFailed, match="no http or https address"):
         fetch("100k", tmp_path, base_url=base_url)
 
@@ -303,7 +294,7 @@ def test_a_folder_that_cannot_be_written_is_named(server: Server, tmp_path: Path
 
 def test_an_unknown_set_lists_the_known_ones(tmp_path: Path) -> None:
     for ask in (lambda: fetch("20m", tmp_path), lambda: licence_notice("20m")):
-        with pytest.raises(UnknownSet, match="small, 100k, 1m, 25m, 32m"):
+        with pytest.raises(InvalidInput, match="small, 100k, 1m, 25m, 32m"):
             ask()
 
 
@@ -331,128 +322,3 @@ def test_the_licence_notice_says_what_matters(name: str) -> None:
         "10.1145/2827872",
     ):
         assert word in notice
-
-
-def test_the_addresses_are_those_of_grouplens() -> None:
-    assert SETS["25m"].url() == "https://files.grouplens.org/datasets/movielens/ml-25m.zip"
-    assert SETS["small"].checksum_url() == (
-        "https://files.grouplens.org/datasets/movielens/ml-latest-small.zip.md5"
-    )
-
-
-def written(tmp_path: Path, files: dict[str, bytes]) -> Path:
-    path = tmp_path / "archive.zip"
-    path.write_bytes(zip_of(files))
-    return path
-
-
-@pytest.mark.parametrize("folder", ["", "ml/", "a/b/"])
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (
-            ["ratings.csv", "tags.csv", "movies.csv", "links.csv"],
-            [("movies", "movies.csv"), ("links", "links.csv"), ("ratings", "ratings.csv")],
-        ),
-        (["movies.csv", "ratings.csv"], [("movies", "movies.csv"), ("ratings", "ratings.csv")]),
-        (["users.dat", "ratings.dat", "movies.dat"], [("movies", "movies.dat"), ("ratings", "ratings.dat")]),
-        (["u.data", "u.item", "u1.base", "u.user"], [("movies", "u.item"), ("ratings", "u.data")]),
-    ],
-)
-def test_movies_come_first_and_ratings_last(
-    tmp_path: Path, folder: str, names: list[str], expected: list[tuple[str, str]]
-) -> None:
-    path = written(tmp_path, {f"{folder}{name}": b"x" for name in names})
-    assert [(member.kind, member.name) for member in members(path)] == [
-        (kind, f"{folder}{name}") for kind, name in expected
-    ]
-
-
-def test_what_a_mac_adds_to_an_archive_is_passed_over(tmp_path: Path) -> None:
-    path = written(
-        tmp_path,
-        {"__MACOSX/u.item": b"", "__MACOSX/u.data": b"", "d/._u.item": b"", "d/u.item": b"", "d/u.data": b""},
-    )
-    assert [member.name for member in members(path)] == ["d/u.item", "d/u.data"]
-
-
-def test_movies_and_ratings_of_different_folders_are_not_mixed(tmp_path: Path) -> None:
-    path = written(tmp_path, {"one/movies.csv": b"", "two/ratings.csv": b""})
-    with pytest.raises(NotMovieLens, match=r"movies\.csv and ratings\.csv"):
-        members(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive at all", SMALL[:200]])
-def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "ml.zip"
-    path.write_bytes(content)
-    for read in (members, readme_of):
-        with pytest.raises(NotMovieLens, match=r"ml\.zip"):
-            read(path)
-
-
-def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotMovieLens, match="There is no file"):
-        members(tmp_path / "nothing.zip")
-    with pytest.raises(NotMovieLens):
-        members(tmp_path)
-
-
-def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
-    content = bytearray(zip_of({"u.item": b"x", "u.data": b"x"}))
-    for signature, flags in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
-        start = -1
-        while (start := content.find(signature, start + 1)) != -1:
-            content[start + flags] |= 1
-    path = tmp_path / "ml.zip"
-    path.write_bytes(content)
-    with pytest.raises(NotMovieLens, match="encrypted"):
-        members(path)
-
-
-def test_a_member_is_a_stream_and_nothing_is_written(tmp_path: Path) -> None:
-    path = written(tmp_path, {"../../evil/u.item": b"1|Nobody's Film", "../../evil/u.data": b"7\t1\t4\t0\n"})
-    movies, ratings = members(path)
-    with open_member(path, movies.name) as stream:
-        assert stream.read() == b"1|Nobody's Film"
-    with open_member(path, ratings.name) as stream:
-        assert [*stream] == [b"7\t1\t4\t0\n"]
-    assert [file.name for file in tmp_path.iterdir()] == ["archive.zip"]
-    assert movies == Member("movies", "../../evil/u.item")
-
-
-def test_damage_inside_an_archive_shows_when_it_is_read(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as zipped:
-        zipped.writestr("u.item", b"1|Nobody's Film")
-        zipped.writestr("u.data", b"7\t1\t4\t0\n")
-    path = tmp_path / "ml.zip"
-    path.write_bytes(buffer.getvalue().replace(b"Nobody's", b"Somebody"))
-    with pytest.raises(NotMovieLens, match="damaged"), open_member(path, "u.item") as stream:
-        stream.read()
-
-
-def test_a_member_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, {"u.item": b"", "u.data": b""})
-    with pytest.raises(NotMovieLens, match=r"u\.genre"), open_member(path, "u.genre"):
-        pass
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"ml/README.txt": b"Use it well.", "ml/docs/README": b"no"}, "Use it well."),
-        ({"ml-100k/README": "Pédro".encode("latin-1")}, "Pédro"),
-        ({"README": "Pédro".encode()}, "Pédro"),
-        ({"ml/movies.csv": b""}, None),
-    ],
-)
-def test_the_readme_is_found(tmp_path: Path, files: dict[str, bytes], expected: str | None) -> None:
-    assert readme_of(written(tmp_path, files)) == expected
-
-
-def test_every_error_is_one_of_harmonium() -> None:
-    for kind in (UnknownSet, FetchFailed, WrongChecksum, NotMovieLens):
-        assert issubclass(kind, DemoError)
-        assert issubclass(kind, HarmoniumError)
-        assert kind.title()

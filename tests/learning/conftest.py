@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 from threadpoolctl import threadpool_limits
 
-from app.learning.machines import Machines
-from app.learning.preferences import RatingRows
+from app.learning.rating_matrix import RatingRows
+from app.learning.trained_model import TrainedModel
 from tests.learning.tastes import finish, two_camps
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_blas_thread() -> Iterator[None]:
-    """Threads that wait for one another on a busy machine take five times as long as a single one."""
+    """Waiting threads on a busy computer take five times as long as a single one."""
     with threadpool_limits(1, user_api="blas"):
         yield
 
@@ -26,7 +26,7 @@ def camps() -> RatingRows:
 
 
 @pytest.fixture(scope="session")
-def trained(camps: RatingRows) -> Machines:
-    """Machines trained on `camps` with the default configuration."""
-    machines, _ = finish(camps)
-    return machines
+def trained(camps: RatingRows) -> TrainedModel:
+    """TrainedModel trained on `camps` with the default configuration."""
+    model, _ = finish(camps)
+    return model

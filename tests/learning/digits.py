@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 digits of 8 x 8 pixels, and the same moved about, as in its example of an RBM."""
+"""scikit-learn's 1,797 digits of 8 x 8 pixels, and the digits moved about."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from app.learning.rbm import Dense
+from app.learning.boltzmann.rbm import Dense
 
 Labels = NDArray[np.int64]
 TRAINED = 1_200  # of the digits in a random order; the others are for testing
 
 
 def shuffled_digits() -> tuple[Dense, Labels]:
-    """Pixels from 0 to 1, float32 of shape (1797, 64), and the digit that each picture shows."""
+    """Pixels from 0 to 1, float32 (1797, 64), and the digit of each picture."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     return data.data[order].astype(np.float32) / 16, data.target[order]
 
 
 def nudged(rows: Dense, labels: Labels) -> tuple[Dense, Labels]:
-    """Every picture as it is and moved by one pixel in each direction, in a random order."""
+    """Every picture and its moves by a pixel in each direction, in random order."""
     padded = np.pad(rows.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
     corners = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
     moved = [padded[:, down : down + 8, across : across + 8].reshape(-1, 64) for down, across in corners]

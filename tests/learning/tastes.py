@@ -1,4 +1,4 @@
-"""Small seeded data with an obvious answer, and the training loop that drains the generator."""
+"""Small seeded data with an obvious answer, and a loop that drains the training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from app.learning.configuration import TrainingConfiguration
-from app.learning.machines import Machines
-from app.learning.preferences import RatingRows
-from app.learning.training import EpochReport, Report, completed, train
+from app.learning.epoch_reports import EpochReport
+from app.learning.rating_matrix import RatingRows
+from app.learning.trained_model import TrainedModel
+from app.learning.training import Report, completed, train
 from app.learning.vocabulary import Vocabulary
 
 N_MOVIES = 60
@@ -22,7 +23,7 @@ DRAMA = np.arange(40, 60)
 
 
 def two_camps(n_users: int = 120, seed: int = 0) -> RatingRows:
-    """Raters who watch and like either science fiction or romance, dislike the other, and see some drama."""
+    """Raters who like science fiction or romance, dislike the other, see some drama."""
     rng = np.random.default_rng(seed)
     users, movies, stars = [], [], []
     for user in range(n_users):
@@ -42,8 +43,8 @@ def vocabulary(n_movies: int = N_MOVIES) -> Vocabulary:
 
 def finish(
     rows: RatingRows, configuration: TrainingConfiguration | None = None, **how: Any
-) -> tuple[Machines, list[EpochReport]]:
-    """Train to the end, with `train`'s keyword arguments: the machines and the epoch reports."""
+) -> tuple[TrainedModel, list[EpochReport]]:
+    """Train to the end, with `train`'s keyword arguments: model and epoch reports."""
     training = train(rows, vocabulary(rows.n_movies), configuration or TrainingConfiguration(), **how)
     reports: list[EpochReport] = []
 

@@ -47,10 +47,25 @@ def test_a_value_that_is_not_allowed_is_refused_with_its_name_and_what_is(name: 
 
 
 def test_persistent_chains_need_units_that_are_the_same_for_everyone() -> None:
-    for design in ("masked", "conditional"):
-        with pytest.raises(InvalidConfiguration, match="joint"):
-            TrainingConfiguration.from_dict({"design": design, "algorithm": "pcd"})
-    TrainingConfiguration(design="positive", algorithm="pcd").validated()
+    with pytest.raises(InvalidConfiguration, match="joint"):
+        TrainingConfiguration.from_dict({"design": "masked", "algorithm": "pcd"})
+    TrainingConfiguration(design="joint", algorithm="pcd").validated()
+
+
+def test_every_setting_is_declared_once_with_its_bounds_and_a_line_that_describes_it() -> None:
+    settings = {setting.name: setting for setting in TrainingConfiguration.settings()}
+    assert list(settings) == list(TrainingConfiguration().as_dict())
+    assert settings["design"].choices == ("rated", "joint", "masked")
+    assert (settings["epochs"].kind, settings["epochs"].least, settings["epochs"].default) == (
+        "whole",
+        1,
+        None,
+    )
+    for setting in settings.values():
+        assert setting.description
+        assert not setting.description.endswith(".")
+        assert bool(setting.choices) == (setting.kind == "choice") == (setting.most is None)
+        assert setting.checked(setting.default) == setting.default
 
 
 def test_whole_numbers_become_real_ones_where_the_setting_is_real() -> None:
@@ -64,7 +79,7 @@ def test_settings_survive_json() -> None:
     assert TrainingConfiguration.from_dict({}) == TrainingConfiguration()
 
 
-def test_every_open_setting_is_filled_in_and_a_given_one_is_kept() -> None:
+def test_every_open_setting_is_filled_in_and_a_set_one_is_kept() -> None:
     resolved = TrainingConfiguration(epochs=3, algorithm="pcd").resolved(943, 1682, 100_000)
     assert resolved.epochs == 3
     assert [name for name, value in resolved.as_dict().items() if value is None] == ["rank_liked_at_least"]
@@ -95,7 +110,7 @@ def test_linear_units_never_take_more_memory_than_a_bound_however_wide_the_catal
     assert TrainingConfiguration(design="joint").resolved(943, 1_682, 100_000).linear_units == 0
 
 
-def test_weighted_units_and_the_judge_have_a_say_in_the_rated_design_alone() -> None:
+def test_weighted_units_and_the_like_model_have_a_say_in_the_rated_design_alone() -> None:
     for n_users, n_movies, n_units in ((943, 1_682, 64), (12, 1_682, 12), (10**6, 5_000_000, 1)):
         resolved = TrainingConfiguration().resolved(n_users, n_movies, 100 * n_users)
         assert (resolved.weighted_units, resolved.like_strength) == (n_units, 0.4)

@@ -1,4 +1,4 @@
-"""The training generator: reports, determinism, refusals, and that it learns what was to be learned."""
+"""The training generator: reports, determinism, refusals, learning, warm starts."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.learning.boltzmann.divergence import Diverged
 from app.learning.configuration import InvalidConfiguration, TrainingConfiguration
-from app.learning.machines import Machines
+from app.learning.epoch_reports import EpochReport
 from app.learning.model_file import dump, load
-from app.learning.preferences import RatingRows
+from app.learning.rating_matrix import RatingRows
+from app.learning.trained_model import TrainedModel
 from app.learning.training import (
-    PREPARATION_SHARE,
-    RANKING_SHARE,
-    Diverged,
-    EpochReport,
-    JudgingReport,
-    MinibatchReport,
-    PreparationReport,
+    BINARY,
+    StepReport,
     TooLittleData,
     balanced_threshold,
     completed,
@@ -39,35 +36,24 @@ ALGORITHMS: list[dict[str, Any]] = [
     {"design": "joint", "algorithm": "pcd"},
     {"design": "masked", "algorithm": "cd"},
     {"design": "masked", "algorithm": "cd", "k": 2},
-    {"design": "positive", "algorithm": "cd", "weight_decay": 0.02},
-    {"design": "positive", "algorithm": "pcd"},
-    {"design": "conditional", "algorithm": "cd"},
-    {"design": "conditional", "algorithm": "cd", "k": 2},
 ]
 
 
 def test_every_minibatch_and_every_epoch_is_reported_with_rising_progress(camps: RatingRows) -> None:
     reports = list(train(camps, vocabulary(), SHORT))
-    preparation = [report for report in reports if isinstance(report, PreparationReport)]
-    assert preparation == reports[: len(preparation)]
-    assert preparation[-1].done == 1.0
-    judging = [report for report in reports if isinstance(report, JudgingReport)]
-    minibatches = [report for report in reports if type(report) is MinibatchReport]
     epochs = [report for report in reports if isinstance(report, EpochReport)]
-    assert [(report.epoch, report.minibatch) for report in minibatches] == [
-        (epoch, minibatch) for epoch in (1, 2, 3) for minibatch in (1, 2, 3, 4)
-    ]
     assert [report.epoch for report in epochs] == [1, 2, 3]
-    assert [report.progress for report in reports] == sorted(report.progress for report in reports)
-    assert reports[-1].progress == 1.0
-    assert minibatches[0].progress == pytest.approx(PREPARATION_SHARE + RANKING_SHARE / 12)
-    assert reports[-len(judging) :] == judging
-    # Minibatch 0 stands for the biases, which may take longer than the interval of two reports.
-    assert [(report.epoch, report.minibatch) for report in judging if report.minibatch] == [
-        (epoch, minibatch)
-        for epoch in range(1, judging[0].epochs + 1)
-        for minibatch in range(1, judging[0].minibatches + 1)
-    ]
+    progress = [report.progress for report in reports]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+    first, last = reports.index(epochs[0]), reports.index(epochs[-1])
+    assert reports[last - 1] == StepReport(epochs[-1].progress) == StepReport(BINARY.end)
+    # Four minibatches in each epoch.
+    assert [report.progress for report in reports[first - 4 : first]] == pytest.approx(
+        [BINARY.progress(n / 12) for n in (1, 2, 3, 4)]
+    )
+    assert sum(BINARY.start < report.progress <= BINARY.end for report in reports) == 12 + 3
+    assert any(report.progress > BINARY.end for report in reports)
 
 
 def test_an_epoch_report_is_plain_json(camps: RatingRows) -> None:
@@ -79,24 +65,18 @@ def test_an_epoch_report_is_plain_json(camps: RatingRows) -> None:
     assert broken.as_dict()["reconstruction_error"] is None
 
 
-def test_held_out_users_give_a_free_energy_gap_and_change_nothing(camps: RatingRows) -> None:
-    generator = train(camps, vocabulary(), SHORT, held_out=two_camps(40, seed=9))
-    gaps = [report.free_energy_gap for report in generator if isinstance(report, EpochReport)]
-    assert all(gap is not None and np.isfinite(gap) for gap in gaps)
-
-
 @pytest.mark.parametrize("settings", ALGORITHMS)
 def test_the_pseudo_likelihood_rises_and_the_reconstruction_error_falls(
     camps: RatingRows, settings: dict[str, Any]
 ) -> None:
-    _, reports = finish(camps, TrainingConfiguration(epochs=60, hidden_units=16, **settings))
+    _, reports = finish(camps, TrainingConfiguration(epochs=30, hidden_units=16, **settings))
     assert reports[-1].pseudo_log_likelihood > reports[0].pseudo_log_likelihood
     assert reports[-1].reconstruction_error < reports[0].reconstruction_error
     assert reports[-1].learning_rate < reports[0].learning_rate
 
 
 @pytest.mark.parametrize("settings", ALGORITHMS)
-def test_equal_seeds_give_equal_machines_and_other_seeds_others(
+def test_equal_seeds_give_equal_models_and_other_seeds_others(
     camps: RatingRows, settings: dict[str, Any]
 ) -> None:
     configuration = dataclasses.replace(SHORT, **settings)
@@ -113,16 +93,16 @@ def test_users_without_ratings_are_left_out(camps: RatingRows) -> None:
         camps.stars,
         camps.n_movies,
     )
-    machines, _ = finish(with_empty, SHORT)
+    model, _ = finish(with_empty, SHORT)
     assert with_empty.n_users == camps.n_users + 2
-    assert machines.n_users == camps.n_users
-    assert dump(machines) == dump(finish(camps, SHORT)[0])
+    assert model.n_users == camps.n_users
+    assert dump(model) == dump(finish(camps, SHORT)[0])
 
 
 def test_every_rating_counts_in_the_popularity(camps: RatingRows) -> None:
-    machines, _ = finish(camps, SHORT)
-    assert machines.popularity.tolist() == camps.ratings_per_movie().tolist()
-    assert machines.mean_length == 16.0
+    model, _ = finish(camps, SHORT)
+    assert model.popularity.tolist() == camps.ratings_per_movie().tolist()
+    assert model.mean_length == 16.0
 
 
 def test_the_ranking_threshold_splits_the_stars_in_halves_but_never_below_liked_at_least(
@@ -137,8 +117,8 @@ def test_the_ranking_threshold_splits_the_stars_in_halves_but_never_below_liked_
     assert finish(camps, demanding)[0].configuration.rank_liked_at_least == 4.5
     masked = dataclasses.replace(SHORT, design="masked")
     assert finish(camps, masked)[0].configuration.rank_liked_at_least == 3.0
-    told = dataclasses.replace(SHORT, rank_liked_at_least=2.0)
-    assert finish(camps, told)[0].configuration.rank_liked_at_least == 2.0
+    explicit = dataclasses.replace(SHORT, rank_liked_at_least=2.0)
+    assert finish(camps, explicit)[0].configuration.rank_liked_at_least == 2.0
 
 
 def test_too_little_data_is_refused_with_what_there_is_and_the_least_that_works() -> None:
@@ -157,21 +137,18 @@ def test_too_little_data_is_refused_with_what_there_is_and_the_least_that_works(
 def test_the_least_that_works_works() -> None:
     users, movies = np.divmod(np.arange(50), 5)
     rows = RatingRows.from_coordinates(users, (movies + users) % 10, 1 + np.arange(50) % 5, 10, 10)
-    machines, _ = finish(rows)
-    assert np.isfinite(machines.blended_scores(rows)).all()
-    assert np.isfinite(machines.like_probability(rows)).all()
+    model, _ = finish(rows)
+    assert np.isfinite(model.scores(rows)).all()
+    assert np.isfinite(model.like_probability(rows)).all()
 
 
 def test_ratings_that_are_all_liked_train_the_joint_design_and_are_refused_by_the_masked_one() -> None:
     camps = two_camps(30)
     liked = RatingRows(camps.indptr, camps.indices, np.full(camps.n_ratings, 5.0, np.float32), camps.n_movies)
-    machines, _ = finish(liked, SHORT)
-    assert machines.like_probability(liked).min() > 0.8
-    for design in ("masked", "conditional"):
-        with pytest.raises(TooLittleData, match=f"The {design} design .* both sides"):
-            finish(liked, TrainingConfiguration.from_dict(SHORT.as_dict() | {"design": design}))
-    with pytest.raises(TooLittleData, match="reach rank_liked_at_least = 6"):
-        finish(liked, dataclasses.replace(SHORT, design="positive", rank_liked_at_least=6.0))
+    model, _ = finish(liked, SHORT)
+    assert model.like_probability(liked).min() > 0.8
+    with pytest.raises(TooLittleData, match=r"The masked design .* both sides"):
+        finish(liked, dataclasses.replace(SHORT, design="masked"))
 
 
 def test_decay_that_alone_makes_the_weights_swing_is_named(camps: RatingRows) -> None:
@@ -179,8 +156,8 @@ def test_decay_that_alone_makes_the_weights_swing_is_named(camps: RatingRows) ->
     with pytest.raises(Diverged, match=r"lower weight_decay \(it was 9; try 0.02\)") as caught:
         finish(camps, configuration)
     assert caught.value.setting == "weight_decay"
-    machines, _ = finish(camps, dataclasses.replace(configuration, weight_decay=0.02))
-    assert np.isfinite(machines.rbm.weights).all()
+    model, _ = finish(camps, dataclasses.replace(configuration, weight_decay=0.02))
+    assert np.isfinite(model.rbm.weights).all()
 
 
 def test_exploding_weights_are_caught_before_a_report_is_measured_on_them(camps: RatingRows) -> None:
@@ -214,13 +191,14 @@ def test_a_vocabulary_of_another_size_is_refused(camps: RatingRows) -> None:
 
 def test_weighted_units_grow_out_of_the_linear_ones_whatever_the_seed(camps: RatingRows) -> None:
     def weighted(seed: int, **settings: Any) -> np.ndarray:
-        machines, _ = finish(camps, dataclasses.replace(SHORT, seed=seed, weighted_units=6, **settings))
-        return machines.weighted.weights
+        model, _ = finish(camps, dataclasses.replace(SHORT, seed=seed, weighted_units=6, **settings))
+        return model.weighted.weights
 
     np.testing.assert_array_equal(weighted(0), weighted(1))
     assert np.abs(weighted(0, linear_units=0) - weighted(1, linear_units=0)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_no_array_of_users_times_movies_ever_exists() -> None:
     rng = np.random.default_rng(0)
     n_users, n_movies = 3_000, 4_000
@@ -233,86 +211,50 @@ def test_no_array_of_users_times_movies_ever_exists() -> None:
     rows = RatingRows.from_coordinates(cells // n_movies, cells % n_movies, stars, n_users, n_movies)
     tracemalloc.start()
     try:
-        finish(rows, TrainingConfiguration(epochs=1, hidden_units=4, linear_units=8, batch_size=50))
+        finish(
+            rows,
+            TrainingConfiguration(epochs=1, hidden_units=4, linear_units=8, weighted_units=4, batch_size=50),
+        )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 2 * n_users * n_movies  # bytes: half of a float32 array
 
 
-def test_movies_that_nobody_rated_train_and_rank_last(camps: RatingRows) -> None:
+def test_unrated_movies_train_and_rank_last(camps: RatingRows) -> None:
     wider = RatingRows(camps.indptr, camps.indices, camps.stars, camps.n_movies + 2)
-    machines, _ = finish(wider)
-    scores = machines.scores(wider)
+    model, _ = finish(wider)
+    scores = model.scores(wider)
     assert (scores[:, -2:].max(axis=1) < scores[:, :-2].min(axis=1)).mean() > 0.9
 
 
-@pytest.fixture
-def noise() -> RatingRows:
-    """Users who rate at random: whatever is learned from them does not hold for others."""
-    rng = np.random.default_rng(0)
-    cells = rng.choice(60 * 60, 900, replace=False)
-    return RatingRows.from_coordinates(cells // 60, cells % 60, rng.integers(1, 6, 900), 60, 60)
+def first_epoch(rows: RatingRows, settings: TrainingConfiguration, **how: Any) -> EpochReport:
+    reports = train(rows, vocabulary(), settings, **how)
+    return next(report for report in reports if isinstance(report, EpochReport))
 
 
-OVERFITTING = TrainingConfiguration(
-    epochs=60, hidden_units=64, batch_size=10, learning_rate=0.3, weight_decay=0.0
-)
-
-
-def held_out_likelihoods(reports: list[EpochReport]) -> list[float]:
-    """Of every epoch, each of which must have one."""
-    found = [report.held_out_pseudo_log_likelihood for report in reports]
-    assert None not in found
-    return [value for value in found if value is not None]
-
-
-@pytest.mark.parametrize("design", ["rated", "joint", "masked", "positive", "conditional"])
-def test_early_stopping_ends_at_the_best_epoch_of_the_held_out_users(noise: RatingRows, design: Any) -> None:
-    configuration = dataclasses.replace(OVERFITTING, design=design)
-    given, unseen = noise.rows(np.arange(40)), noise.rows(np.arange(40, 60))
-    machines, reports = finish(given, configuration, held_out=unseen, patience=4)
-    likelihoods = held_out_likelihoods(reports)
-    best = int(np.argmax(likelihoods))
-    assert len(reports) == best + 1 + 4 < 60
-    # The machines are those of that epoch, not of the last.
-    assert reports[best].weight_norm == pytest.approx(
-        float(np.sqrt(np.square(machines.rbm.weights, dtype=np.float64).mean())), rel=1e-5
-    )
-
-
-def test_without_patience_held_out_users_change_nothing(noise: RatingRows) -> None:
-    configuration = dataclasses.replace(OVERFITTING, epochs=3)
-    given, unseen = noise.rows(np.arange(40)), noise.rows(np.arange(40, 60))
-    alone, _ = finish(given, configuration)
-    watched, reports = finish(given, configuration, held_out=unseen)
-    assert dump(alone) == dump(watched)
-    assert max(held_out_likelihoods(reports)) < 0
-
-
-def test_early_stopping_without_anybody_to_look_at_is_refused(noise: RatingRows) -> None:
-    nobody = RatingRows.from_coordinates([], [], [], 3, 60)
-    for how in ({}, {"held_out": nobody}, {"held_out": noise, "patience": 0}):
-        with pytest.raises(ValueError, match="early stopping needs"):
-            finish(noise, OVERFITTING, **({"patience": 2} | how))
-    with pytest.raises(ValueError, match="held-out rows have 3 movies"):
-        finish(noise, OVERFITTING, held_out=RatingRows.single([0], [5], 3))
-
-
-def test_held_out_users_without_ratings_are_left_out(noise: RatingRows) -> None:
+@pytest.mark.parametrize("design", ["rated", "joint", "masked"])
+def test_held_out_users_are_measured_and_change_nothing(camps: RatingRows, design: Any) -> None:
+    unseen = two_camps(20, seed=9)
     with_empty = RatingRows(
-        np.concatenate([[0, 0], noise.indptr[1:], noise.indptr[-1:]]), noise.indices, noise.stars, 60
+        np.concatenate([[0, 0], unseen.indptr[1:], unseen.indptr[-1:]]), unseen.indices, unseen.stars, 60
     )
-    for design in ("rated", "joint", "masked", "conditional"):
-        configuration = TrainingConfiguration.from_dict(
-            OVERFITTING.as_dict() | {"epochs": 1, "design": design}
-        )
-        _, reports = finish(noise, configuration, held_out=with_empty)
-        _, expected = finish(noise, configuration, held_out=noise)
-        assert reports[0].held_out_pseudo_log_likelihood == expected[0].held_out_pseudo_log_likelihood
+    settings = dataclasses.replace(SHORT, design=design)
+    watched = first_epoch(camps, settings, held_out=unseen)
+    assert watched.weight_norm == first_epoch(camps, settings).weight_norm
+    assert watched.free_energy_gap is not None
+    assert watched.held_out_pseudo_log_likelihood is not None
+    assert watched.held_out_pseudo_log_likelihood < 0
+    again = first_epoch(camps, settings, held_out=with_empty)
+    assert again.held_out_pseudo_log_likelihood == watched.held_out_pseudo_log_likelihood
 
 
-def test_going_on_starts_where_the_machines_were_left(camps: RatingRows, trained: Machines) -> None:
+def test_held_out_users_over_other_movies_are_refused(camps: RatingRows) -> None:
+    with pytest.raises(ValueError, match="held-out rows have 3 movies"):
+        first_epoch(camps, SHORT, held_out=RatingRows.single([0], [5], 3))
+
+
+def test_a_warm_start_begins_where_the_model_was_left(camps: RatingRows, trained: TrainedModel) -> None:
     still = TrainingConfiguration(epochs=1, learning_rate=1e-6, weight_decay=0.0)
     again, reports = finish(camps, still, start_from=trained)
     np.testing.assert_allclose(again.rbm.weights, trained.rbm.weights, atol=1e-4)
@@ -323,8 +265,8 @@ def test_going_on_starts_where_the_machines_were_left(camps: RatingRows, trained
     assert not np.shares_memory(again.rbm.weights, trained.rbm.weights)
 
 
-@pytest.mark.parametrize("design", ["rated", "joint", "masked", "positive", "conditional"])
-def test_going_on_with_movies_that_came_and_went_keeps_the_others(camps: RatingRows, design: Any) -> None:
+@pytest.mark.parametrize("design", ["rated", "joint", "masked"])
+def test_a_warm_start_keeps_the_movies_that_stayed(camps: RatingRows, design: Any) -> None:
     configuration = TrainingConfiguration(design=design, epochs=20, hidden_units=8)
     earlier = load(dump(finish(camps, configuration)[0]))  # read-only arrays, as a stored version has
     gone = 5
@@ -338,20 +280,20 @@ def test_going_on_with_movies_that_came_and_went_keeps_the_others(camps: RatingR
         [*kept.users, 0, 1], [*column_of[kept.indices], 59, 60], [*kept.stars, 5, 1], camps.n_users, 61
     )
     still = dataclasses.replace(configuration, epochs=1, learning_rate=1e-6, weight_decay=0.0)
-    machines = completed(train(rows, Vocabulary(ids), still, start_from=earlier))
-    blocks = machines.rbm.n_visible // 61
+    model = completed(train(rows, Vocabulary(ids), still, start_from=earlier))
+    blocks = model.rbm.n_visible // 61
     before = earlier.rbm.weights.reshape(blocks, 60, 8)
-    after = machines.rbm.weights.reshape(blocks, 61, 8)
+    after = model.rbm.weights.reshape(blocks, 61, 8)
     np.testing.assert_allclose(after[:, :59], before[:, order], atol=1e-4)
     assert np.abs(after[:, 59:]).max() < 0.1
-    bias = machines.rbm.visible_bias.reshape(blocks, 61)
+    bias = model.rbm.visible_bias.reshape(blocks, 61)
     np.testing.assert_allclose(
         bias[:, :59], earlier.rbm.visible_bias.reshape(blocks, 60)[:, order], atol=1e-4
     )
-    np.testing.assert_allclose(machines.rbm.hidden_bias, earlier.rbm.hidden_bias, atol=1e-4)
+    np.testing.assert_allclose(model.rbm.hidden_bias, earlier.rbm.hidden_bias, atol=1e-4)
 
 
-def test_going_on_with_another_kind_of_machine_is_refused(camps: RatingRows, trained: Machines) -> None:
+def test_a_warm_start_of_another_kind_of_model_is_refused(camps: RatingRows, trained: TrainedModel) -> None:
     with pytest.raises(InvalidConfiguration, match=r"design = 'masked'.*'rated'"):
         finish(camps, TrainingConfiguration(design="masked"), start_from=trained)
     with pytest.raises(InvalidConfiguration, match="hidden_units = 7"):

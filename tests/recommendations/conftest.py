@@ -5,25 +5,16 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.orm import Session
 
-from app import model_registry
-from app.database import Database
-from app.model_registry import Serving
-from app.settings import Settings
-from tests.tastes import store_tastes, train_version
+from app.model_versions import store as model_registry
+from app.model_versions.serving import LoadedVersion
+from app.storage.database import Database
 
 
 @pytest.fixture
-def tastes(database: Database) -> None:
-    """Two tastes' movies and ratings."""
-    store_tastes(database)
-
-
-@pytest.fixture
-def serving(tastes: None, database: Database, settings: Settings) -> Serving:
-    """The version trained on them."""
-    version = train_version(database, settings)
+def loaded(trained_version: int, database: Database) -> LoadedVersion:
+    """The version trained on two tastes."""
     with database.reading() as session:
-        return Serving(version, 1, model_registry.load(session, version))
+        return LoadedVersion(trained_version, 1, model_registry.load(session, trained_version))
 
 
 @pytest.fixture

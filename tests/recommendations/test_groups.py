@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
-from app import ratings, recommendations
-from app.model_registry import Serving
-from app.recommendations import Member, Wanted
-from app.recommendations.groups import Agreement, in_agreement
+from app.model_versions.serving import LoadedVersion
+from app.ratings import read as ratings
+from app.recommendations import lists
+from app.recommendations.groups import Agreement, Member, for_group, in_agreement
+from app.recommendations.lists import ListQuery
+from app.recommendations.predictions import predictions
 
 AGREEMENTS: tuple[Agreement, ...] = ("average", "least_misery")
 EVEN = Member(stars={f"even{n}": 5.0 for n in range(6)})
@@ -15,7 +17,8 @@ ODD = Member(stars={f"odd{n}": 5.0 for n in range(6)})
 
 
 def test_scores_are_standardised_before_they_are_put_together() -> None:
-    # The second member says the opposite, a hundred times as loud; the third of the allowed suits both.
+    # The second member says the opposite, a hundred times as loud; the third of the
+    # allowed suits both.
     scores = np.array([[3.0, 1.0, 2.4, 9.0], [-100.0, 100.0, 60.0, 900.0]])
     allowed = np.array([True, True, True, False])
     standard = np.array([(row - row[:3].mean()) / row[:3].std() for row in scores])
@@ -30,10 +33,12 @@ def test_where_nothing_differs_or_nothing_is_allowed_scores_stay_finite() -> Non
 
 
 @pytest.mark.parametrize("agreement", AGREEMENTS)
-def test_a_group_of_one_gets_their_own_list(session: Session, serving: Serving, agreement: Agreement) -> None:
-    wanted = Wanted(limit=8, year_from=1983)
-    group = recommendations.for_group(session, serving, [Member("even0")], agreement, wanted)
-    alone = recommendations.for_user(session, serving, "even0", wanted)
+def test_a_group_of_one_gets_their_own_list(
+    session: Session, loaded: LoadedVersion, agreement: Agreement
+) -> None:
+    query = ListQuery(limit=8, year_from=1983)
+    group = for_group(session, loaded, [Member("even0")], agreement, query)
+    alone = lists.for_user(session, loaded, "even0", query)
     assert [item.movie_id for item in group.items] == [item.movie_id for item in alone.items]
     assert [item.like_probability for item in group.items] == pytest.approx(
         [item.like_probability for item in alone.items], abs=1e-6
@@ -43,54 +48,54 @@ def test_a_group_of_one_gets_their_own_list(session: Session, serving: Serving, 
 
 
 def test_a_mixed_group_sees_what_none_has_rated_with_everybodys_probability(
-    session: Session, serving: Serving
+    session: Session, loaded: LoadedVersion
 ) -> None:
     members = [Member("even0"), ODD, Member("nobody"), Member(stars={"unheard": 4.0})]
-    rated = {one.movie_id for one in ratings.of_user(session, "even0")} | set(ODD.stars)
+    rated = {rating.movie_id for rating in ratings.of_user(session, "even0")} | set(ODD.stars)
     for agreement in AGREEMENTS:
-        found = recommendations.for_group(session, serving, members, agreement, Wanted(limit=100))
-        assert found.strategy == agreement
-        assert [one.strategy for one in found.members] == ["rbm", "rbm", "popular", "popular"]
-        assert found.members[3].ignored_movie_ids == ["unheard"]
-        assert not rated & {item.movie_id for item in found.items}
-        scores = [item.score for item in found.items]
+        page = for_group(session, loaded, members, agreement, ListQuery(limit=100))
+        assert page.strategy == agreement
+        assert [member.strategy for member in page.members] == ["rbm", "rbm", "popular", "popular"]
+        assert page.members[3].ignored_movie_ids == ["unheard"]
+        assert not rated & {item.movie_id for item in page.items}
+        scores = [item.score for item in page.items]
         assert scores == sorted(scores, reverse=True)
-        for item in found.items:
-            likings = [one.like_probability for one in item.members if one.like_probability is not None]
+        for item in page.items:
+            likings = [
+                member.like_probability for member in item.members if member.like_probability is not None
+            ]
             assert len(likings) == 4
             together = np.mean(likings) if agreement == "average" else min(likings)
             assert item.like_probability == pytest.approx(together, abs=1e-6)
-        (first, *_) = found.items
-        predicted = recommendations.predictions(serving, ODD.stars, [first.movie_id])
-        assert first.members[1].like_probability == pytest.approx(predicted[0].like_probability, abs=1e-6)
-    everything = recommendations.for_group(
-        session, serving, members, "average", Wanted(limit=100, include_rated=True)
-    )
+        (first, *_) = page.items
+        (predicted,) = predictions(loaded, ODD.stars, [first.movie_id]).items
+        assert first.members[1].like_probability == pytest.approx(predicted.like_probability, abs=1e-6)
+    everything = for_group(session, loaded, members, "average", ListQuery(limit=100, include_rated=True))
     assert rated <= {item.movie_id for item in everything.items}
 
 
-def test_two_camps_meet_in_the_middle_where_neither_is_unhappy(session: Session, serving: Serving) -> None:
-    """Three fans of the even outvote one of the odd on average; by least misery the one is heard."""
+def test_two_camps_meet_in_the_middle_where_neither_is_unhappy(
+    session: Session, loaded: LoadedVersion
+) -> None:
+    """Three fans of the even outvote one of the odd on average, not by least misery."""
     members = [EVEN, EVEN, EVEN, ODD]
-    found = {
-        agreement: recommendations.for_group(session, serving, members, agreement, Wanted(limit=6)).items
+    items_by = {
+        agreement: for_group(session, loaded, members, agreement, ListQuery(limit=6)).items
         for agreement in AGREEMENTS
     }
     n_even = {
         agreement: sum(item.movie_id.startswith("even") for item in items)
-        for agreement, items in found.items()
+        for agreement, items in items_by.items()
     }
     assert n_even["average"] == 6
     assert n_even["least_misery"] < 6
 
 
 def test_before_the_first_version_a_group_sees_what_is_rated_most(session: Session, tastes: None) -> None:
-    found = recommendations.for_group(session, None, [EVEN, ODD], "average", Wanted(limit=4))
-    assert (found.model_version, len(found.items)) == (None, 4)
-    assert not {*EVEN.stars, *ODD.stars} & {item.movie_id for item in found.items}
-    assert [one.like_probability for one in found.items[0].members] == [None, None]
-    more = recommendations.for_group(
-        session, None, [EVEN, ODD], "average", Wanted(limit=100, cursor=found.next_cursor)
-    )
-    assert not {item.movie_id for item in found.items} & {item.movie_id for item in more.items}
+    page = for_group(session, None, [EVEN, ODD], "average", ListQuery(limit=4))
+    assert (page.model_version, len(page.items)) == (None, 4)
+    assert not {*EVEN.stars, *ODD.stars} & {item.movie_id for item in page.items}
+    assert [member.like_probability for member in page.items[0].members] == [None, None]
+    more = for_group(session, None, [EVEN, ODD], "average", ListQuery(limit=100, cursor=page.next_cursor))
+    assert not {item.movie_id for item in page.items} & {item.movie_id for item in more.items}
     assert len(more.items) == 30 - 12 - 4

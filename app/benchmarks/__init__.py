@@ -1,1 +1,0 @@
-"""The measurements behind `harmonium bench` and docs/benchmarks.md."""
