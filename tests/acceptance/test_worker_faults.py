@@ -238,7 +238,7 @@ def test_clocks_hours_apart_neither_steal_nor_stick_a_job(
     start("--name", "ahead", "--clock-offset", "3600")
     start("--name", "behind", "--clock-offset", "-3600")
     wait_until(lambda: len(list((settings.spool_dir / "workers").glob("*.json"))) == 2)
-    # Longer than it takes to rescue a job: whoever judged by the wall clock would take
+    # Longer than it takes to rescue a job: a rescuer by the wall clock would take
     # it.
     job_ids = [add(database, "slow", seconds=3.0) for _ in range(2)]
     wait_until(lambda: all(has_ended(database, job_id) for job_id in job_ids))

@@ -14,7 +14,7 @@ class Film(Answer):
     title: str
     """Its name."""
     year: int | None = None
-    """None where nobody knows."""
+    """None where it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,5 @@ def test_fields_are_present_and_described_in_words_of_json() -> None:
     schema = TypeAdapter(RankedFilm).json_schema(mode="serialization")
     assert schema["required"] == ["title", "year", "rank"]
     assert schema["properties"]["title"]["description"] == "Its name."
-    assert schema["properties"]["year"]["description"] == "null where nobody knows."
+    assert schema["properties"]["year"]["description"] == "null where it is unknown."
     assert not any("default" in field for field in schema["properties"].values())
